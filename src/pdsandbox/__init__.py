@@ -1,0 +1,80 @@
+"""pdsandbox: run untrusted WebAssembly plugins, each in its own locked-down worker process.
+
+Public names load on first use, so that the fork server and the workers, which live in this package too, import
+only what they need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import CallError as CallError
+    from .errors import Cause as Cause
+    from .errors import CompileError as CompileError
+    from .errors import Frame as Frame
+    from .errors import FuelExhausted as FuelExhausted
+    from .errors import GuestExit as GuestExit
+    from .errors import InstantiationError as InstantiationError
+    from .errors import MemoryAccessError as MemoryAccessError
+    from .errors import RssExceeded as RssExceeded
+    from .errors import Trap as Trap
+    from .errors import TrapCode as TrapCode
+    from .errors import WallClockExceeded as WallClockExceeded
+    from .errors import WasmError as WasmError
+    from .errors import WorkerCrashed as WorkerCrashed
+    from .externs import FuncType as FuncType
+    from .externs import GlobalType as GlobalType
+    from .externs import ImportType as ImportType
+    from .externs import MemoryType as MemoryType
+    from .externs import TableType as TableType
+    from .externs import TagType as TagType
+    from .imports import Caller as Caller
+    from .imports import HostFunction as HostFunction
+    from .imports import WasmImports as WasmImports
+    from .imports import in_worker as in_worker
+    from .interfaces import Capability as Capability
+    from .interfaces import WasmHost as WasmHost
+    from .interfaces import WasmInstance as WasmInstance
+    from .interfaces import WasmModule as WasmModule
+    from .limits import EngineConfig as EngineConfig
+    from .limits import Limits as Limits
+    from .runtime.host import WasmtimeHost as WasmtimeHost
+    from .supervisor.host import Supervisor as Supervisor
+    from .values import F32 as F32
+    from .values import F64 as F64
+    from .values import I32 as I32
+    from .values import I64 as I64
+    from .values import WasmVal as WasmVal
+
+_ROOMS = {
+    "errors": (
+        "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError RssExceeded "
+        "Trap TrapCode WallClockExceeded WasmError WorkerCrashed"
+    ),
+    "externs": "FuncType GlobalType ImportType MemoryType TableType TagType",
+    "imports": "Caller HostFunction WasmImports in_worker",
+    "interfaces": "Capability WasmHost WasmInstance WasmModule",
+    "limits": "EngineConfig Limits",
+    "runtime.host": "WasmtimeHost",
+    "supervisor.host": "Supervisor",
+    "values": "F32 F64 I32 I64 WasmVal",
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
+
+__version__ = "0.1.0"
+__all__ = sorted(_HOME)  # noqa: PLE0605 - one table instead of two lists that drift apart
+
+
+def __getattr__(name: str) -> Any:
+    room = _HOME.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{room}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

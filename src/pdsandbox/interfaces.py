@@ -1,0 +1,143 @@
+"""The interface that every host implements, after the Rust traits WasmHost, WasmModule and WasmInstance.
+
+One conformance suite runs over all hosts. A host lists what it cannot do in `missing`; nothing else may differ.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
+
+from .externs import FuncType, ImportType
+from .imports import WasmImports
+from .values import WasmVal
+
+__all__ = ["Capability", "WasmHost", "WasmInstance", "WasmModule"]
+
+
+class Capability(enum.Enum):
+    """What a host may lack."""
+
+    ISOLATION = "isolation"  #: a guest that breaks out harms only its own process
+    WALL_CLOCK = "wall_clock"  #: deadlines are enforced
+    RSS = "rss"  #: resident memory is bounded
+    KILL = "kill"  #: a running call can be ended from another thread
+    COMPILE_LIMITS = "compile_limits"  #: time and memory of a compilation are bounded
+
+
+class WasmModule(abc.ABC):
+    """A compiled module, bound to the host that compiled it."""
+
+    @abc.abstractmethod
+    def exports(self) -> list[str]:
+        """Names of all exports, in declaration order."""
+
+    @abc.abstractmethod
+    def imports(self) -> list[ImportType]:
+        """All imports, in declaration order: objects with `.module`, `.name` and `.type`."""
+
+    @property
+    @abc.abstractmethod
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the source as given (a text's UTF-8 encoding)."""
+
+    @abc.abstractmethod
+    def signature(self, name: str) -> FuncType:
+        """The type of the exported function `name`; CallError when there is none."""
+
+
+class WasmInstance(abc.ABC):
+    """One instance of a module. Any thread may use it; calls take turns. A context manager that closes it."""
+
+    @abc.abstractmethod
+    def call(
+        self,
+        func: str,
+        args: Sequence[WasmVal | int | float] = (),
+        *,
+        fuel: int | None = None,
+        wall_s: float | None = None,
+    ) -> list[WasmVal]:
+        """Call the export `func`. `fuel` and `wall_s` (seconds) are for this call only.
+
+        Raises CallError, MemoryAccessError, FuelExhausted, Trap and its subclasses.
+        """
+
+    @abc.abstractmethod
+    def call_many(
+        self, func: str, rows: Iterable[Sequence[WasmVal | int | float]], *, fuel: int | None = None, wall_s: float | None = None
+    ) -> list[list[WasmVal]]:
+        """Call `func` once per row; one budget of fuel and time for all. A failing row raises its error with `.row`
+        and `.results` (of the rows before it)."""
+
+    @abc.abstractmethod
+    def func(self, name: str) -> Callable[..., Any]:
+        """A callable over plain values: one result is returned bare, none as None, several as a tuple."""
+
+    @abc.abstractmethod
+    def memory_read(self, offset: int, length: int) -> bytes:
+        """`length` bytes at `offset` of the exported memory; MemoryAccessError outside it or without one."""
+
+    @abc.abstractmethod
+    def memory_write(self, offset: int, data: bytes) -> None:
+        """Write all of `data` at `offset`, or nothing: MemoryAccessError outside the memory or without one."""
+
+    @abc.abstractmethod
+    def set_fuel(self, fuel: int) -> None:
+        """One budget that the calls after this draw down together, until set again. Nothing where fuel is not metered."""
+
+    @abc.abstractmethod
+    def fuel_consumed(self) -> int | None:
+        """Fuel used over the instance's life, instantiation included; None where it is not metered."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Release everything; a running call ends with CallError, cause CLOSED. Twice is allowed."""
+
+    @abc.abstractmethod
+    def kill(self) -> None:
+        """End the instance and a running call at once, from any thread: WorkerCrashed, cause CANCELLED."""
+
+    @property
+    @abc.abstractmethod
+    def alive(self) -> bool:
+        """Whether calls can still succeed."""
+
+    @property
+    @abc.abstractmethod
+    def pid(self) -> int:
+        """The process that the guest runs in."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+class WasmHost(abc.ABC):
+    """Compiles and instantiates. Safe to share between threads. A context manager that closes it."""
+
+    #: Capabilities that this host lacks.
+    missing: frozenset[Capability] = frozenset()
+
+    @abc.abstractmethod
+    def compile(self, wasm: bytes | str) -> WasmModule:
+        """Compile a module: bytes are the binary format, a str is the text format. Raises CompileError."""
+
+    @abc.abstractmethod
+    def instantiate(self, module: WasmModule, imports: WasmImports | None = None) -> WasmInstance:
+        """A new instance. Raises InstantiationError, and what the start function can end in: FuelExhausted,
+        WallClockExceeded, RssExceeded, WorkerCrashed, GuestExit."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close every instance and release everything. Twice is allowed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()

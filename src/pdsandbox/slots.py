@@ -1,0 +1,163 @@
+"""Arguments and results as raw slots: 16 bytes a value, little-endian, as wasmtime's `ValRaw` lays them out.
+
+The one place where Python values are checked against a signature, so a wrong call can never reach the engine's
+unchecked entry. Pure; used by both hosts, on both ends of the wire.
+"""
+
+from __future__ import annotations
+
+import operator
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from .errors import CallError
+from .externs import NUMBER_TYPES
+from .values import F32, F64, I32, I64, WasmVal, _set_f32, _set_f64, _set_i32, _set_i64, _short, pack_f32
+
+__all__ = ["SLOT_BYTES", "Slots"]
+
+SLOT_BYTES: Final = 16
+
+_FORMATS = {"i32": "i12x", "i64": "q8x", "f32": "I12x", "f64": "Q8x"}
+_CLASSES: dict[str, type[WasmVal]] = {"i32": I32, "i64": I64, "f32": F32, "f64": F64}
+_RANGES = {"i32": (-(2**31), 2**31 - 1), "i64": (-(2**63), 2**63 - 1)}
+_f64 = struct.Struct("<d")
+_f32 = struct.Struct("<f")
+_u32 = struct.Struct("<I")
+_u64 = struct.Struct("<Q")
+
+
+class Slots:
+    """Encoder and decoder for one list of types ("i32", "i64", "f32", "f64"), made once per signature."""
+
+    __slots__ = ("_classes", "_float_at", "_getters", "_makers", "_struct", "count", "nbytes", "types")
+
+    def __init__(self, types: Sequence[str]) -> None:
+        for name in types:
+            if name not in NUMBER_TYPES:
+                raise CallError(f"unsupported type {name} in the signature")
+        self.types = tuple(types)
+        self.count = len(self.types)
+        self.nbytes = self.count * SLOT_BYTES
+        self._struct = struct.Struct("<" + "".join(_FORMATS[name] for name in self.types))
+        self._classes = tuple(_CLASSES[name] for name in self.types)
+        self._getters = tuple(_GETTERS[cls] for cls in self._classes)
+        self._makers = tuple(_MAKERS[cls] for cls in self._classes)
+        self._float_at = tuple((i, name == "f32") for i, name in enumerate(self.types) if name[0] == "f")
+
+    def encode(self, args: Sequence[Any]) -> bytes:
+        """Slots of `args` (`WasmVal`s or plain numbers). CallError for a wrong count, type or range."""
+        if not self._float_at:
+            # struct checks type and range of plain integers itself, faster than any Python could.
+            try:
+                return self._struct.pack(*args)
+            except (struct.error, TypeError):
+                pass
+        if type(args) is list and tuple(map(type, args)) == self._classes:
+            return self._struct.pack(*[get(arg) for get, arg in zip(self._getters, args, strict=True)])
+        try:
+            count = len(args)
+        except TypeError:
+            raise CallError(f"arguments must be a list or tuple, not {type(args).__name__}") from None
+        if count != self.count:
+            raise CallError(f"expected {self.count} argument{'' if self.count == 1 else 's'}, got {count}")
+        return self._struct.pack(*[_raw(name, i, arg) for i, (name, arg) in enumerate(zip(self.types, args, strict=True))])
+
+    def encode_results(self, value: Any) -> bytes:
+        """Slots of what a host function returned: None, one value, or a tuple. CallError as for arguments."""
+        if self.count == 1:
+            args: Sequence[Any] = (value,)
+        elif self.count == 0:
+            if value is not None:
+                raise CallError(f"expected no result, got {_short(value)}")
+            return b""
+        elif isinstance(value, tuple | list):
+            args = value
+        else:
+            raise CallError(f"expected a tuple of {self.count} results, got {_short(value)}")
+        if len(args) != self.count:
+            raise CallError(f"expected {self.count} results, got {len(args)}")
+        try:
+            return self._struct.pack(*[_raw(t, i, a) for i, (t, a) in enumerate(zip(self.types, args, strict=True))])
+        except CallError as exc:
+            raise CallError(exc.message.replace("argument", "result", 1)) from None
+
+    def decode(self, buffer: Any, offset: int = 0) -> list[WasmVal]:
+        """The `WasmVal`s in `buffer` at `offset`, which must hold `nbytes` from there."""
+        return [make(raw) for make, raw in zip(self._makers, self._struct.unpack_from(buffer, offset), strict=True)]
+
+    def decode_plain(self, buffer: Any, offset: int = 0) -> tuple[int | float, ...]:
+        """The same as ints and floats."""
+        raws: tuple[int | float, ...] = self._struct.unpack_from(buffer, offset)
+        if self._float_at:
+            plain = list(raws)
+            for i, single in self._float_at:
+                bits = plain[i]
+                plain[i] = _f32.unpack(_u32.pack(bits))[0] if single else _f64.unpack(_u64.pack(bits))[0]
+            return tuple(plain)
+        return raws
+
+
+def _raw(name: str, index: int, arg: Any) -> int:
+    """The integer to pack for one argument, or CallError saying which one is wrong and how."""
+    cls = _CLASSES[name]
+    if type(arg) is cls:
+        return arg.value if name[0] == "i" else arg.bits  # type: ignore[union-attr,unused-ignore]
+    if isinstance(arg, I32 | I64 | F32 | F64):
+        raise CallError(f"argument {index}: expected {name}, got {type(arg).__name__}")
+    if name[0] == "i":
+        try:
+            number = operator.index(arg)
+        except TypeError:
+            pass
+        else:
+            low, high = _RANGES[name]
+            if low <= number <= high:
+                return number
+            raise CallError(f"argument {index}: {_short(number)} is out of range for {name} ({low} to {high})")
+    elif isinstance(arg, float | int):
+        try:
+            value = float(arg)
+        except OverflowError:
+            raise CallError(f"argument {index}: {_short(arg)} is out of range for {name}") from None
+        bits: int = _u32.unpack(pack_f32(value))[0] if name == "f32" else _u64.unpack(_f64.pack(value))[0]
+        return bits
+    raise CallError(f"argument {index}: expected {name}, got {type(arg).__name__}")
+
+
+_new = object.__new__
+
+
+def _make_i32(raw: int) -> I32:
+    value = _new(I32)
+    _set_i32(value, raw)
+    return value
+
+
+def _make_i64(raw: int) -> I64:
+    value = _new(I64)
+    _set_i64(value, raw)
+    return value
+
+
+def _make_f32(raw: int) -> F32:
+    value = _new(F32)
+    _set_f32(value, raw)
+    return value
+
+
+def _make_f64(raw: int) -> F64:
+    value = _new(F64)
+    _set_f64(value, raw)
+    return value
+
+
+# The decoder's values come out of struct in range: the constructors' checks would only cost time.
+_MAKERS: dict[type[WasmVal], Callable[[int], WasmVal]] = {I32: _make_i32, I64: _make_i64, F32: _make_f32, F64: _make_f64}
+_GETTERS: dict[type[WasmVal], Callable[[Any], int]] = {
+    I32: operator.attrgetter("value"),
+    I64: operator.attrgetter("value"),
+    F32: operator.attrgetter("bits"),
+    F64: operator.attrgetter("bits"),
+}
