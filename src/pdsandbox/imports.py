@@ -6,6 +6,7 @@ Data and checks only. A callback runs in the supervisor, in the thread of the ca
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def in_worker(fn: Callable[..., Any]) -> InWorker:
     name are imported before the worker locks itself down; an `import` statement inside its body may fail.
     Raises TypeError, naming the function, when it cannot be pickled.
     """
-    import cloudpickle  # noqa: PLC0415 - most users have no in_worker function and should not pay for it
+    import cloudpickle
 
     if not callable(fn):
         raise TypeError(f"in_worker takes a function, not {type(fn).__name__}")
@@ -86,15 +87,23 @@ def in_worker(fn: Callable[..., Any]) -> InWorker:
 
 def _importable_module(fn: Callable[..., Any]) -> Any:
     """The module to pickle by value with `fn`: the user's own, never one that the worker has as well."""
-    import sys  # noqa: PLC0415
+    import sys
 
-    name = getattr(fn, "__module__", None)
+    name = getattr(_unwrapped(fn), "__module__", None)
     if not name or name == "__main__" or name.partition(".")[0] in sys.stdlib_module_names:
         return None
     return sys.modules.get(name)
 
 
+def _unwrapped(fn: object) -> object:
+    """What a `functools.partial` calls in the end: that is the user's function, and the name to tell."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn
+
+
 def _name_of(fn: object) -> str:
+    fn = _unwrapped(fn)
     return getattr(fn, "__qualname__", None) or type(fn).__qualname__
 
 

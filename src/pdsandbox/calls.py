@@ -1,0 +1,151 @@
+"""What every host's instance checks and counts in the same way: names, ranges, data, fuel budgets. Pure."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from .errors import CallError, MemoryAccessError
+from .externs import FuncType
+from .slots import Slots
+from .text import quoted
+
+__all__ = [
+    "UNLIMITED",
+    "FuelMeter",
+    "as_data",
+    "check_name",
+    "check_range",
+    "encode_rows",
+    "no_export",
+    "plain_func",
+    "unsupported",
+]
+
+#: The budget where there is none: 292 years at a billion units a second.
+UNLIMITED: Final = 2**63 - 1
+
+
+def check_name(name: object) -> str:
+    """An export's name, else CallError."""
+    if not isinstance(name, str):
+        raise CallError(f"an export's name is a str, not {type(name).__name__}")
+    return name
+
+
+def no_export(name: str) -> CallError:
+    """The error for a name that is not exported; escaped and cut, for it may hold anything."""
+    return CallError(f"no export named {quoted(name)}")
+
+
+def unsupported(name: str, type_: FuncType) -> CallError:
+    """The error for calling an export whose signature has a type that cannot cross the boundary."""
+    return CallError(f"export {quoted(name)} has the unsupported type {type_.unsupported} in its signature")
+
+
+def check_range(offset: object, length: object, *, modulo: int | None = None) -> tuple[int, int]:
+    """(offset, length) as ints; CallError for what is no int, MemoryAccessError for what is below zero.
+
+    With `modulo`, the offset is taken modulo that (a host function gets pointers as signed i32).
+    """
+    try:
+        start, size = operator.index(offset), operator.index(length)  # type: ignore[arg-type]
+    except TypeError:
+        wrong = length if isinstance(offset, int) else offset
+        raise CallError(f"memory offsets and lengths are ints, not {type(wrong).__name__}") from None
+    if modulo is not None:
+        start %= modulo
+    # The upper bound keeps what goes on the wire, or to C, within 64 bits.
+    if start < 0 or size < 0 or start + size >= 1 << 63:
+        raise MemoryAccessError
+    return start, size
+
+
+def as_data(data: object) -> bytes:
+    """Anything bytes-like as bytes; CallError for the rest (an int or a str is none)."""
+    if type(data) is bytes:
+        return data
+    try:
+        return bytes(memoryview(data))  # type: ignore[arg-type]
+    except TypeError:
+        raise CallError(f"memory_write takes bytes, not {type(data).__name__}") from None
+
+
+def plain_func(name: str, type_: FuncType, call: Callable[[Sequence[Any]], tuple[Any, ...]]) -> Callable[..., Any]:
+    """The callable that `instance.func(name)` returns; `call` takes and gives plain values."""
+
+    def function(*args: Any) -> Any:
+        values = call(args)
+        return values[0] if len(values) == 1 else values or None
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"The guest's export {quoted(name)}: {type_}."
+    return function
+
+
+class FuelMeter:
+    """Fuel budgets of one instance: the default of each call, the shared one of `set_fuel`, one call's own.
+
+    `begin` gives the budget of the next call, `settle` books what it used. One call at a time.
+    """
+
+    __slots__ = ("_consumed", "_default", "_own", "_shared", "metered")
+
+    def __init__(self, default: int | None, *, metered: bool) -> None:
+        self.metered = metered
+        self._default = UNLIMITED if default is None else default
+        self._shared: int | None = None
+        self._own = True
+        self._consumed = 0
+
+    @property
+    def consumed(self) -> int | None:
+        """Fuel used over the instance's life; None where it is not metered."""
+        return self._consumed if self.metered else None
+
+    def set_fuel(self, fuel: object) -> None:
+        """One budget for the calls to come; nothing where fuel is not metered."""
+        if self.metered:
+            self._shared = _units(fuel)
+
+    def begin(self, fuel: object = None) -> int:
+        """The budget of the next call; `fuel` is that call's own. 0 where it is not metered."""
+        if fuel is not None:
+            if not self.metered:
+                raise CallError("this engine does not meter fuel: fuel= cannot be kept")
+            self._own = True
+            return _units(fuel)
+        if not self.metered:
+            return 0
+        self._own = self._shared is None
+        return self._default if self._shared is None else self._shared
+
+    def settle(self, used: int) -> None:
+        """Book what the call that `begin` was for has used; also after an error."""
+        if self.metered:
+            self._consumed += used
+            if not self._own and self._shared is not None:
+                self._shared = max(0, self._shared - used)
+
+
+def _units(fuel: object) -> int:
+    try:
+        units = -1 if isinstance(fuel, bool) else operator.index(fuel)  # type: ignore[arg-type]
+    except TypeError:
+        units = -1
+    if not 0 <= units <= UNLIMITED:
+        raise CallError(f"fuel must be an int from 0 to {UNLIMITED:,}")
+    return units
+
+
+def encode_rows(params: Slots, rows: Iterable[Sequence[Any]]) -> list[bytes]:
+    """The slots of every row of a batch, before any row runs; CallError with `.row`, and no results, for a bad one."""
+    encode, encoded = params.encode, []
+    try:
+        for row in rows:
+            encoded.append(encode(row))  # noqa: PERF401 - a failing row's index is needed
+    except CallError as exc:
+        exc.row, exc.results = len(encoded), []
+        raise
+    return encoded

@@ -1,0 +1,1 @@
+"""The command line: run, inspect, demo. A room above the supervisor; nothing in the library imports it."""

@@ -1,0 +1,1 @@
+"""The fork server: a clean, single-threaded process that forks, watches and reports workers and compilers."""

@@ -1,0 +1,242 @@
+"""The fork server's process: warms the engine once, then forks workers and compilers and reports how they end.
+
+It runs nobody's code but ours, never compiles (a child compiles the warm-up module), and has one thread.
+
+Who owns what. The control socket is the supervisor's end of everything: packets in, packets out, and its end of
+file is the order to leave. Every child's pid is ours until the supervisor has acknowledged its end; only then is
+it reaped, so that no pid that the supervisor knows can be reused. A child's pipe ends arrive with SPAWN and are
+closed here right after the fork. The pidfd of the supervisor fires when it dies, even if a process that the
+user's program forked still holds the control socket.
+
+What if. Interrupted calls: Python repeats them, and we install no handlers. The control socket is full: packets
+wait in `_outbox` until it is writable; we never block on it. A child dies at any moment: its pidfd becomes
+readable. We are killed: children have SIGKILL as their parent-death signal. SIGINT is ignored: it is the user's.
+"""
+
+from __future__ import annotations
+
+import collections
+import errno
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from ..platform import here
+from ..protocol import control as c
+
+os_ = here()
+
+
+def main(control_fd: int, supervisor_pid: int) -> NoReturn:
+    """Entry point of the process; `control_fd` is the inherited socket, `supervisor_pid` our parent."""
+    control = socket.socket(fileno=control_fd)
+    control.set_inheritable(False)
+    # Our parent by birth: opened before anything slow, so that the pid cannot have been reused.
+    supervisor = os_.pidfd_open(supervisor_pid) if os.getppid() == supervisor_pid else -1
+    if supervisor < 0:
+        os._exit(0)
+    # What is ignored or blocked survives exec: the user's program may ignore SIGCHLD (then children vanish without
+    # a status) or block SIGALRM (then the workers' own timer never ends them).
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) is not None:  # None: kept by the C library
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os_.close_all_but({control_fd, supervisor})
+    os_.set_name("pdsandbox-fork")
+    os.chdir("/")
+    control.settimeout(None)
+    packet = c.decode(control.recv(c.PACKET_BYTES))
+    if not isinstance(packet, c.Config):
+        raise SystemExit("the first packet must be CONFIG")
+    server = ForkServer(control, supervisor, packet)
+    server.warm()
+    server.serve()
+    os._exit(0)
+
+
+class ForkServer:
+    """Children by ticket, and the loop that serves the control socket."""
+
+    def __init__(self, control: socket.socket, supervisor: int, config: c.Config) -> None:
+        self._control = control
+        self._supervisor = supervisor
+        self._config = config
+        self._children: dict[int, tuple[int, int]] = {}  # ticket -> (pid, pidfd)
+        self._ticket_of: dict[int, int] = {}  # pidfd -> ticket
+        self._outbox: collections.deque[tuple[bytes, list[int]]] = collections.deque()
+        self._poll = select.epoll()
+        self._poll_wants = select.EPOLLIN
+        self._poll.register(control, self._poll_wants)
+        self._poll.register(supervisor, select.EPOLLIN)
+        self._engine: Any = None
+        self._warm: Any = None
+        self._pid = os.getpid()
+
+    def warm(self) -> None:
+        """Load the engine and touch what every worker will touch, so that it is shared by all forks."""
+        from ..runtime import capi, engine
+        from ..worker import compiler, loop, warmup  # noqa: F401 - imported here, shared by every fork
+
+        capi.load(self._config.library)
+        self._engine = engine.Engine(
+            fuel=self._config.fuel, interruptible=self._config.interruptible, stack_bytes=self._config.stack_bytes
+        )
+        artifact = self._compile_in_child(warmup.SOURCE)
+        self._warm = warmup.warm(self._engine, artifact)
+        if len(os.listdir("/proc/self/task")) != 1:
+            raise SystemExit("the fork server has more than one thread")
+        gc.collect()
+        gc.freeze()
+
+    def _compile_in_child(self, source: bytes) -> bytes:
+        """Compile our own warm-up module: a process that has compiled must never fork (its children may hang)."""
+        r, w = os_.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                module = self._engine.compile(source, text=True)
+                data = memoryview(module.serialize())
+                while data:
+                    data = data[os.write(w, data) :]
+                os._exit(0)
+            finally:
+                os._exit(1)
+        os.close(w)
+        with open(r, "rb") as pipe:
+            artifact = pipe.read()
+        _, status = os.waitpid(pid, 0)
+        if status:
+            raise SystemExit(f"compiling the warm-up module failed: status {status}")
+        return artifact
+
+    def serve(self) -> None:
+        """Until the supervisor closes the socket or dies."""
+        own = os_.pidfd_open(self._pid)
+        self._send(c.Hello(self._pid), [own])
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd == self._supervisor:
+                    self._leave()
+                elif fd == self._control.fileno():
+                    self._flush()
+                    self._receive()
+                else:
+                    self._child_ended(fd)
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                data, fds, truncated = os_.recv_fds(self._control, c.PACKET_BYTES, c.SPAWN_FDS, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            if not data:
+                self._leave()
+            packet = c.decode(data)
+            if isinstance(packet, c.Spawn):
+                self._spawn(packet, fds, truncated=truncated)
+            elif isinstance(packet, c.Acknowledge):
+                self._reap(packet.ticket)
+            else:
+                raise SystemExit(f"unexpected packet {packet}")
+
+    def _spawn(self, packet: c.Spawn, fds: list[int], *, truncated: bool) -> None:
+        try:
+            if truncated or len(fds) != c.SPAWN_FDS:
+                raise OSError(errno.EMFILE, "descriptors did not fit")
+            # In the child above 2 as well: the user's program may run without standard streams, but we do not.
+            pid = os.fork()
+            if pid == 0:
+                self._become_child(packet.role, fds)
+            pidfd = -1
+            try:
+                pidfd = os_.pidfd_open(pid)
+                self._poll.register(pidfd, select.EPOLLIN)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                if pidfd >= 0:
+                    os.close(pidfd)
+                raise
+            self._children[packet.ticket] = (pid, pidfd)
+            self._ticket_of[pidfd] = packet.ticket
+            self._send(c.Spawned(packet.ticket, pid), [pidfd])
+        except OSError as exc:
+            self._send(c.Refused(packet.ticket, exc.errno or errno.EIO), [])
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _become_child(self, role: int, fds: list[int]) -> NoReturn:
+        """In the fork: nothing of the fork server may be reachable, and nothing may return into its loop."""
+        status = 70  # EX_SOFTWARE, when even reporting failed
+        try:
+            os_.die_with_parent(self._pid)
+            requests, replies, sock, stderr = fds
+            os.dup2(stderr, 2)
+            # File objects would close these numbers again, or complain about them, when they are collected.
+            self._control.detach()
+            self._poll.close()
+            os_.close_all_but({requests, replies, sock})
+            if role == c.Role.COMPILER:
+                from ..worker import compiler
+
+                os_.set_name("pdsandbox-comp")
+                os_.set_ceilings(self._config.compiler_data_more)
+                status = compiler.run(self._engine, requests, replies)
+            else:
+                from ..worker import loop
+
+                os_.set_name("pdsandbox-work")
+                os_.set_ceilings(self._config.data_more)
+                status = loop.run(self._engine, self._warm, requests, replies, sock)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+
+    def _child_ended(self, pidfd: int) -> None:
+        ended = os_.pidfd_peek(pidfd)
+        if ended is None:
+            return
+        # Level-triggered and not yet reaped: it would fire for ever.
+        self._poll.unregister(pidfd)
+        self._send(c.Exited(self._ticket_of[pidfd], ended.signal, ended.exit_code), [])
+
+    def _reap(self, ticket: int) -> None:
+        _, pidfd = self._children.pop(ticket)
+        del self._ticket_of[pidfd]
+        os_.pidfd_reap(pidfd)
+        os.close(pidfd)
+
+    def _send(self, packet: c.Packet, fds: list[int]) -> None:
+        self._outbox.append((c.encode(packet), fds))
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._outbox:
+                data, fds = self._outbox[0]
+                os_.send_fds(self._control, data, fds, socket.MSG_DONTWAIT)
+                self._outbox.popleft()
+        except BlockingIOError:
+            pass
+        except (BrokenPipeError, ConnectionResetError):
+            self._leave()
+        want = select.EPOLLIN | (select.EPOLLOUT if self._outbox else 0)
+        if self._poll_wants != want:
+            self._poll.modify(self._control, want)
+            self._poll_wants = want
+
+    def _leave(self) -> NoReturn:
+        """The supervisor is gone or closed: so is everybody. Killed first, then reaped, so that none outlives us."""
+        for _, pidfd in self._children.values():
+            os_.pidfd_kill(pidfd)
+        for _, pidfd in self._children.values():
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os._exit(0)

@@ -1,0 +1,188 @@
+"""What supervisor and fork server say to each other: one packet a message over a SOCK_SEQPACKET socket pair.
+
+Descriptors travel beside a packet: with SPAWN the child's ends (requests to read, replies to write, socket,
+standard error to write); with HELLO and SPAWNED a pidfd. The fork server runs nobody's code but ours, but it is
+decoded as strictly as everybody else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final, Self
+
+from .codec import ProtocolError, Reader, Writer
+
+PACKET_BYTES: Final = 64 << 10
+SPAWN_FDS: Final = 4
+
+
+class Role:
+    """What a child is for."""
+
+    WORKER: Final = 0
+    COMPILER: Final = 1
+    COUNT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The first packet: everything that the fork server needs to know. `data_more`: RLIMIT_DATA above the base."""
+
+    KIND: ClassVar[int] = 1
+    library: str
+    fuel: bool
+    interruptible: bool
+    stack_bytes: int
+    data_more: int | None
+    compiler_data_more: int | None
+
+    def payload(self) -> bytes:
+        w = Writer()
+        w.path(self.library)
+        w.u8(self.fuel)
+        w.u8(self.interruptible)
+        w.u64(self.stack_bytes)
+        w.optional(self.data_more)
+        w.optional(self.compiler_data_more)
+        return w.payload()
+
+    @classmethod
+    def read(cls, r: Reader) -> Self:
+        return cls(r.path(), r.flag(), r.flag(), r.u64(), r.optional(), r.optional())
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Fork a child of this role; `ticket` names it from now on."""
+
+    KIND: ClassVar[int] = 2
+    ticket: int
+    role: int
+
+    def payload(self) -> bytes:
+        w = Writer()
+        w.u64(self.ticket)
+        w.u8(self.role)
+        return w.payload()
+
+    @classmethod
+    def read(cls, r: Reader) -> Self:
+        return cls(r.u64(), r.choice(Role.COUNT))
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """The supervisor has noted how the child ended: its pid may be reused."""
+
+    KIND: ClassVar[int] = 3
+    ticket: int
+
+    def payload(self) -> bytes:
+        w = Writer()
+        w.u64(self.ticket)
+        return w.payload()
+
+    @classmethod
+    def read(cls, r: Reader) -> Self:
+        return cls(r.u64())
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The fork server is warm. With it comes a pidfd of its own, which cannot be confused with a later process."""
+
+    KIND: ClassVar[int] = 16
+    pid: int
+
+    def payload(self) -> bytes:
+        w = Writer()
+        w.u32(self.pid)
+        return w.payload()
+
+    @classmethod
+    def read(cls, r: Reader) -> Self:
+        return cls(r.u32())
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The child runs. With it comes its pidfd."""
+
+    KIND: ClassVar[int] = 17
+    ticket: int
+    pid: int
+
+    def payload(self) -> bytes:
+        w = Writer()
+        w.u64(self.ticket)
+        w.u32(self.pid)
+        return w.payload()
+
+    @classmethod
+    def read(cls, r: Reader) -> Self:
+        return cls(r.u64(), r.u32())
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No child: `errno` of what this machine refused."""
+
+    KIND: ClassVar[int] = 18
+    ticket: int
+    errno: int
+
+    def payload(self) -> bytes:
+        w = Writer()
+        w.u64(self.ticket)
+        w.u32(self.errno)
+        return w.payload()
+
+    @classmethod
+    def read(cls, r: Reader) -> Self:
+        return cls(r.u64(), r.u32())
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The child ended, and stays a zombie until acknowledged. Exactly one of the two is set."""
+
+    KIND: ClassVar[int] = 19
+    ticket: int
+    signal: int | None
+    exit_code: int | None
+
+    def payload(self) -> bytes:
+        w = Writer()
+        w.u64(self.ticket)
+        w.optional(self.signal)
+        w.optional(self.exit_code)
+        return w.payload()
+
+    @classmethod
+    def read(cls, r: Reader) -> Self:
+        ticket, signal, exit_code = r.u64(), r.optional(), r.optional()
+        if (signal is None) == (exit_code is None):
+            raise ProtocolError("a process ends by a signal or with an exit code")
+        return cls(ticket, signal, exit_code)
+
+
+Packet = Config | Spawn | Acknowledge | Hello | Spawned | Refused | Exited
+_PACKETS: Final[dict[int, type[Packet]]] = {
+    cls.KIND: cls for cls in (Config, Spawn, Acknowledge, Hello, Spawned, Refused, Exited)
+}
+
+
+def encode(packet: Packet) -> bytes:
+    """One packet."""
+    return bytes([packet.KIND]) + packet.payload()
+
+
+def decode(data: bytes) -> Packet:
+    """The packet in `data`; ProtocolError when there is none."""
+    r = Reader(data)
+    cls = _PACKETS.get(r.u8())
+    if cls is None:
+        raise ProtocolError(f"unknown packet kind {data[0]}")
+    packet = cls.read(r)
+    r.end()
+    return packet

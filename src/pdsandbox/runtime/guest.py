@@ -1,0 +1,306 @@
+"""One store with one instance: what a worker and the in-process host both drive. One thread at a time.
+
+Raises the contract's errors. It knows nothing of host-function conventions (`hostcalls`), of pipes, or of how long
+anything may take. The GIL is released while the guest runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import addressof, memmove, string_at
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import CallError, Cause, InstantiationError, MemoryAccessError, Trap
+from ..externs import NUMBER_TYPES, FuncType, ImportType, MemoryType
+from ..slots import Slots
+from ..text import one_line, quoted
+from . import capi, verdict
+from .engine import Engine, Module
+from .trampoline import Switch
+from .types import Reader
+
+__all__ = ["Bind", "Export", "Guest", "RawFunction"]
+
+# The store limiter takes a count of tables: enough for any compiler's output, and each has its own element limit.
+MAX_TABLES: Final = 100
+# `ctypes.string_at` takes a C int.
+_STRING_AT_MAX: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class RawFunction:
+    """A host function at its lowest: `fn(slots_addr)` reads its arguments from, and writes its results to, the 16-byte
+    raw slots at that address. Whatever it raises ends the guest's call."""
+
+    type: FuncType
+    fn: Callable[[int], None]
+
+
+Bind = Callable[[ImportType, "Guest"], RawFunction | None]
+
+
+class Export:
+    """An exported function, looked up once. `params` and `results` are None where a type cannot cross."""
+
+    __slots__ = ("_extern", "func", "name", "nslots", "params", "results", "type")
+
+    def __init__(self, name: str, type_: FuncType, extern: ctypes.Array[ctypes.c_char]) -> None:
+        self.name = name
+        self.type = type_
+        self._extern = extern  # owns what `func` points to
+        self.func: int = addressof(extern) + capi.EXTERN_OF
+        self.params = Slots(type_.params) if _numbers(type_.params) else None
+        self.results = Slots(type_.results) if _numbers(type_.results) else None
+        self.nslots = max(len(type_.params), len(type_.results))
+
+
+def _numbers(types: tuple[str, ...]) -> bool:
+    return all(name in NUMBER_TYPES for name in types)
+
+
+class Guest:
+    """A store, limited, and the instance in it. `close` it: a guest that is in use lives in reference cycles."""
+
+    def __init__(self, engine: Engine, *, memory_bytes: int | None, memories: int, table_elements: int | None) -> None:
+        self.engine = engine
+        self._c = c = engine.capi
+        self._metered = engine.metered
+        self._interruptible = engine.interruptible
+        #: Fuel that the last call or instantiation used, whatever it ended in; 0 where it is not metered.
+        self.last_fuel = 0
+        self._switch = Switch(c)
+        self._trap = ctypes.c_void_p()
+        self._trap_at: int = addressof(self._trap)
+        self._fuel = ctypes.c_uint64()
+        self._fuel_at: int = addressof(self._fuel)
+        self._instance = (ctypes.c_uint64 * 2)()
+        self._instance_at: int = addressof(self._instance)
+        self._ready = False
+        self._module: Module | None = None
+        self._memory: ctypes.Array[ctypes.c_char] | None = None
+        self._memory_at = 0
+        self._set_fuel, self._get_fuel = c.wasmtime_context_set_fuel, c.wasmtime_context_get_fuel
+        self._call = c.wasmtime_func_call_unchecked
+        self._set_deadline = c.wasmtime_context_set_epoch_deadline
+        self._store: int | None = c.wasmtime_store_new(engine.handle, None, None)
+        self._ctx: int = c.wasmtime_store_context(self._store)
+        limits = [-1 if n is None else n for n in (memory_bytes, table_elements)]
+        c.wasmtime_store_limiter(self._store, *limits, 1, MAX_TABLES, memories)
+
+    def instantiate(self, module: Module, bind: Bind, fuel: int | None) -> None:
+        """Link and instantiate; the start function runs with `fuel` (None: no budget). Once per guest.
+
+        Raises InstantiationError; FuelExhausted, GuestExit, or a KeyboardInterrupt from a host function, as they are.
+        """
+        if self._store is None:
+            raise CallError("the instance is closed", cause=Cause.CLOSED)
+        self._module = module
+        imports = module.imports()
+        externs = (ctypes.c_uint64 * (4 * max(1, len(imports))))()
+        at: int = addressof(externs)
+        for item in imports:
+            self._define(item, bind(item, self) if isinstance(item.type, FuncType) else None, at)
+            at += capi.EXTERN_BYTES
+        budget = self._begin(2**63 - 1 if fuel is None else fuel)
+        try:
+            error = self._c.wasmtime_instance_new(
+                self._ctx, module.handle, addressof(externs), len(imports), self._instance_at, self._trap_at
+            )
+            if error is not None or self._trap.value is not None:
+                raise verdict.while_instantiating(self._outcome(error, linking=True))
+        except BaseException:
+            self._drop_outcome()
+            self._settle(budget)
+            raise
+        self._settle(budget)
+        self._ready = True
+
+    def _define(self, item: ImportType, function: RawFunction | None, at: int) -> None:
+        """Write the extern for one import, or say why it cannot be."""
+        name = f"{quoted(item.module)}.{quoted(item.name)}"
+        if not isinstance(item.type, FuncType):
+            raise InstantiationError(f"import {name} is a {item.type}; only functions can be imported")
+        if function is None:
+            raise InstantiationError(f"missing import {name}")
+        if function.type != item.type:
+            wanted, offered = one_line(str(item.type), 300), one_line(str(function.type), 300)
+            raise InstantiationError(f"import {name} has type {wanted}, but the host function has {offered}")
+        index = self._switch.add(function.fn)
+        functype = self.engine.functype(function.type)
+        ctypes.c_uint8.from_address(at).value = capi.EXTERN_FUNC
+        self._c.wasmtime_func_new_unchecked(
+            self._ctx, functype, self._switch.callback, index, None, at + capi.EXTERN_OF
+        )
+
+    def resolve(self, name: str) -> Export | None:
+        """The exported function, with its real type; None when there is no such export. Look it up once and keep it."""
+        try:
+            encoded = name.encode()
+        except UnicodeEncodeError:
+            return None  # a lone surrogate: no valid module has such a name
+        extern = ctypes.create_string_buffer(capi.EXTERN_BYTES)
+        if not self._export_get(encoded, extern):
+            return None
+        if extern.raw[0] != capi.EXTERN_FUNC:
+            raise CallError(f"export {quoted(name)} is not a function")
+        c = self._c
+        functype = c.wasmtime_func_type(self._ctx, addressof(extern) + capi.EXTERN_OF)
+        try:
+            type_ = Reader(c, small_tables=False).function(functype)
+        finally:
+            c.wasm_functype_delete(functype)
+        return Export(name, type_, extern)
+
+    def _export_get(self, name: bytes, extern: ctypes.Array[ctypes.c_char]) -> bool:
+        c = self._c
+        if self._store is None:
+            raise CallError("the instance is closed", cause=Cause.CLOSED)
+        if self._ready:
+            return bool(
+                c.wasmtime_instance_export_get(self._ctx, self._instance_at, name, len(name), addressof(extern))
+            )
+        caller = self._switch.caller  # the start function's host call: there is no instance to ask yet
+        return bool(caller and c.wasmtime_caller_export_get(caller, name, len(name), addressof(extern)))
+
+    def call(self, export: Export, buffer_addr: int, fuel: int) -> int:
+        """Call over the slots at `buffer_addr`, arguments in place, results in place; returns the fuel used.
+
+        The caller answers for the buffer (16-byte aligned, `export.nslots` slots long, holding `export.params`'
+        encoding) and for `export` being this guest's. `fuel` is ignored where it is not metered. On an error,
+        `last_fuel` has what was used.
+        """
+        if self._store is None:
+            raise CallError("the instance is closed", cause=Cause.CLOSED)
+        ctx = self._ctx
+        trap = self._trap
+        if self._interruptible:
+            self._set_deadline(ctx, 1)
+        try:
+            if self._metered:
+                self._set_fuel(ctx, fuel)
+                error = self._call(ctx, export.func, buffer_addr, export.nslots, self._trap_at)
+                self._get_fuel(ctx, self._fuel_at)
+                self.last_fuel = used = fuel - self._fuel.value
+            else:
+                error = self._call(ctx, export.func, buffer_addr, export.nslots, self._trap_at)
+                used = 0
+            if error is None and trap.value is None:
+                return used
+            raise self._outcome(error)
+        except BaseException:
+            # Also for a KeyboardInterrupt that arrives between two of these lines: nothing may surface later.
+            self._drop_outcome()
+            self._settle(fuel)
+            raise
+
+    def _begin(self, fuel: int) -> int:
+        if self._metered:
+            self._set_fuel(self._ctx, fuel)
+        if self._interruptible:
+            self._set_deadline(self._ctx, 1)
+        return fuel
+
+    def _settle(self, fuel: int) -> None:
+        if self._metered:
+            self._get_fuel(self._ctx, self._fuel_at)
+            self.last_fuel = max(0, fuel - self._fuel.value)
+
+    def _outcome(self, error: int | None, *, linking: bool = False) -> BaseException:
+        """What a failed call ended in. An exception from a host function decides; its trap is only the vehicle."""
+        c = self._c
+        trap, self._trap.value = self._trap.value, None
+        pending = self._switch.take()
+        uncaught = self._take_exception()
+        if pending is not None:
+            if trap is not None:
+                c.wasm_trap_delete(trap)
+            if error is not None:
+                c.wasmtime_error_delete(error)
+            return pending
+        if trap is not None:
+            return verdict.from_trap(c, trap, uncaught=uncaught)
+        assert error is not None
+        text, frames = verdict.from_error(c, error)
+        if linking and not frames:
+            return InstantiationError(one_line(text))
+        return Trap(verdict.ENGINE_STOPPED, frames=frames)
+
+    def _take_exception(self) -> bool:
+        """Whether a wasm exception was left in the store; it is dropped, or it would live as long as the store."""
+        exnref = (ctypes.c_uint64 * 4)()
+        at: int = addressof(exnref)
+        if not self._c.wasmtime_context_take_exception(self._ctx, at):
+            return False
+        self._c.wasmtime_exnref_unroot(at)
+        return True
+
+    def _drop_outcome(self) -> None:
+        trap, self._trap.value = self._trap.value, None
+        self._switch.take()
+        if trap is not None:
+            self._c.wasm_trap_delete(trap)
+
+    def memory_size(self) -> int | None:
+        """Bytes of the exported memory now; None when none is exported."""
+        return self._c.wasmtime_memory_data_size(self._ctx, self._memory_at) if self._find_memory() else None
+
+    def memory_read(self, offset: int, length: int) -> bytes:
+        """A copy; MemoryAccessError outside the memory or without one."""
+        address = self._checked(offset, length)
+        if length > _STRING_AT_MAX:
+            return (ctypes.c_char * length).from_address(address).raw
+        return string_at(address, length)
+
+    def memory_write(self, offset: int, data: bytes) -> None:
+        """All of `data` or nothing; MemoryAccessError outside the memory or without one."""
+        address = self._checked(offset, len(data))
+        if data:
+            memmove(address, data, len(data))
+
+    def memory_check(self, offset: int, length: int) -> None:
+        """MemoryAccessError unless the range lies inside the memory."""
+        self._checked(offset, length)
+
+    def _checked(self, offset: int, length: int) -> int:
+        """The address of a range that lies inside the memory; taken anew each time, because growth may move it."""
+        if not self._find_memory() or offset < 0 or length < 0:
+            raise MemoryAccessError
+        c = self._c
+        if offset + length > c.wasmtime_memory_data_size(self._ctx, self._memory_at):
+            raise MemoryAccessError
+        base: int | None = c.wasmtime_memory_data(self._ctx, self._memory_at)
+        return (base or 0) + offset
+
+    def _find_memory(self) -> bool:
+        """Find "memory", else the first exported memory; the handle stays good as long as the store."""
+        if self._store is None:
+            raise CallError("the instance is closed", cause=Cause.CLOSED)
+        if self._memory is not None:
+            return self._memory_at != 0
+        if not self._ready and not self._switch.caller:
+            return False
+        extern = ctypes.create_string_buffer(capi.EXTERN_BYTES)
+        found = self._export_get(b"memory", extern) and extern.raw[0] == capi.EXTERN_MEMORY
+        if not found and self._module is not None:
+            # Only now: listing 10,000 exports takes 0.1 s.
+            for item in self._module.exports():
+                if isinstance(item.type, MemoryType):
+                    found = self._export_get(item.name.encode(), extern) and extern.raw[0] == capi.EXTERN_MEMORY
+                    break
+        self._memory = extern
+        self._memory_at = addressof(extern) + capi.EXTERN_OF if found else 0
+        return found
+
+    def close(self) -> None:
+        """Delete the store and all in it. Not while a call runs. Twice is allowed."""
+        store, self._store = self._store, None
+        if store is not None:
+            self._c.wasmtime_store_delete(store)
+            self._switch.close()
+            self._module = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_store", None) is not None:
+            self.close()

@@ -1,0 +1,164 @@
+"""The supervisor's end of one worker's pipes: sends a frame, waits for the next one, and judges while it waits.
+
+Only the holder of the worker's turn uses it. Every read and write has the operation's deadline; between polls the
+worker's resident memory is sampled. A frame over the cap, bytes beyond the frame that is due, end of file, or a
+message that is not legal now is a verdict: `Handle.condemn`, never a resynchronisation. EINTR: a signal handler that
+raises (KeyboardInterrupt) leaves through here, and whoever holds the turn kills the worker. EAGAIN: poll again.
+A frame may arrive in pieces, and two frames in one read; what is over stays in `_frames` for the next call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import time
+from typing import Any, Final, NoReturn
+
+from ..errors import RssExceeded
+from ..platform import here
+from ..protocol import messages as m
+from ..protocol.codec import ProtocolError
+from ..protocol.frames import HEADER_BYTES, FrameReader, parse_header
+from ..protocol.orders import Orders
+from . import monitor
+from .handle import Handle
+
+os_ = here()
+
+BUFFER_BYTES: Final = 64 << 10
+# A reply that comes at all fast comes within this: a warm call takes 6 us, and the wake-up that is saved some 50.
+SPIN_S: Final = 40e-6
+# A blocking wait this short would have been caught by spinning on both sides.
+CLOSE_S: Final = 250e-6
+# How long a process may take to end after it closed its pipes: exit itself takes about a millisecond, and the two
+# processes that report it may have to wait for a core.
+END_GRACE_S: Final = 5.0
+
+
+class Channel:
+    """See the module's text. `cap` is the largest payload to accept, set by each operation."""
+
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+        self.orders = Orders()
+        self.cap = m.SMALL_CAP
+        self._block: Any = ctypes.create_string_buffer(BUFFER_BYTES)
+        self._view = memoryview(self._block).cast("B")
+        self._address = ctypes.addressof(self._block)
+        self._frames = FrameReader(m.SMALL_CAP)
+        self._poll = select.poll()
+        self._poll.register(handle.ends.replies, select.POLLIN)
+        self._polls_pidfd = False
+        self._replies = handle.ends.replies
+        self._requests = handle.ends.requests
+        self._spin = False
+
+    # --- sending ---
+
+    def send(self, kind: int, frame: bytes, watch: monitor.Watch) -> None:
+        """Write one whole frame. Raises the verdict when the deadline passes first."""
+        self.orders.advance(kind)
+        size = len(frame)
+        done = os_.write_nowait(self._requests, frame, size)
+        if done != size:
+            self._send_rest(memoryview(frame)[max(done, 0) :], watch)
+
+    def _send_rest(self, rest: memoryview, watch: monitor.Watch) -> None:
+        """The worker is slow to read, or does not: write as it lets us, until the deadline."""
+        poll = select.poll()
+        poll.register(self._requests, select.POLLOUT)
+        if self.handle.pidfd >= 0:
+            poll.register(self.handle.pidfd, select.POLLIN)
+        while rest:
+            try:
+                rest = rest[os.write(self._requests, rest[: 1 << 20]) :]
+            except BlockingIOError:
+                self._wait(poll, self._requests, watch)
+
+    # --- receiving ---
+
+    def receive(self, watch: monitor.Watch, *, spin: bool = False) -> tuple[int, memoryview | bytes]:
+        """The next frame, legal in this state, as (kind, payload). The payload is valid until the next call."""
+        try:
+            kind, payload = self._receive(watch, spin)
+            self.orders.advance(kind, failed=kind == m.RESULTS and _failed(payload))
+        except ProtocolError as exc:
+            raise self.handle.condemn(monitor.broke_protocol(str(exc))) from exc
+        return kind, payload
+
+    def _receive(self, watch: monitor.Watch, spin: bool) -> tuple[int, memoryview | bytes]:
+        if not self._frames.buffered:
+            fd, address = self._replies, self._address
+            read = os_.read_nowait
+            got = read(fd, address, BUFFER_BYTES)
+            if got < 0:
+                if spin and self._spin:
+                    until = time.perf_counter() + SPIN_S
+                    while got < 0 and time.perf_counter() < until:
+                        got = read(fd, address, BUFFER_BYTES)
+                if got < 0:
+                    started = time.perf_counter()
+                    self._wait(self._poll, fd, watch)
+                    self._spin = time.perf_counter() - started < CLOSE_S
+                    got = read(fd, address, BUFFER_BYTES)
+            if got >= HEADER_BYTES:
+                kind, length = parse_header(self._view, 0, self.cap)
+                if got == HEADER_BYTES + length:
+                    return kind, self._view[HEADER_BYTES:got]
+            if got == 0:
+                self._ended()
+            if got > 0:
+                self._frames.feed(self._view[:got])
+        return self._receive_pieces(watch)
+
+    def _receive_pieces(self, watch: monitor.Watch) -> tuple[int, bytes]:
+        frames = self._frames
+        frames.cap = self.cap
+        while True:
+            found = frames.next()
+            if found is not None:
+                return found
+            # No more than this frame needs, so that what a worker sends unasked stays in its pipe.
+            want = min(frames.wanted(), BUFFER_BYTES)
+            try:
+                data = os.readv(self._replies, [self._view[:want]])
+            except BlockingIOError:
+                self._wait(self._poll, self._replies, watch)
+                continue
+            if not data:
+                self._ended()
+            frames.feed(self._view[:data])
+
+    def _ended(self) -> NoReturn:
+        raise self.handle.post_mortem(time.monotonic(), END_GRACE_S)
+
+    # --- waiting and judging ---
+
+    def _wait(self, poll: select.poll, fd: int, watch: monitor.Watch) -> None:
+        """Until `fd` is ready. Raises the verdict on an overrun, or on the worker's end."""
+        handle = self.handle
+        if not self._polls_pidfd and handle.pidfd >= 0 and poll is self._poll:
+            # A process that the worker's native code forked may hold its pipes open: then only the pidfd tells.
+            poll.register(handle.pidfd, select.POLLIN)
+            self._polls_pidfd = True
+        resident = handle.read_resident() if watch.rss_bytes is not None else 0
+        while True:
+            now = time.monotonic()
+            verdict = monitor.over(now, resident, watch)
+            if isinstance(verdict, RssExceeded):
+                raise handle.condemn(verdict)
+            left = min(monitor.next_sample_s(resident, watch.rss_bytes), max(0.0, watch.deadline - now))
+            ready = [number for number, _ in poll.poll(left * 1000)]
+            if fd in ready:  # a reply that is there counts, even one that came at the very deadline
+                return
+            if ready or handle.ended:
+                self._ended()
+            if verdict is not None:
+                raise handle.condemn(verdict)
+            if watch.rss_bytes is not None:
+                resident = handle.read_resident()
+
+
+def _failed(payload: memoryview | bytes) -> bool:
+    return len(payload) >= m.RESULTS_LAYOUT.size and bool(m.RESULTS_LAYOUT.unpack_from(payload, 0)[3])

@@ -1,0 +1,159 @@
+"""One compilation: a disposable process gets the source, and hands back types and an artifact, or is judged.
+
+Nothing is parsed here but the first eight bytes, which say what kind of file it is. What the compiler sends is
+decoded by the same closed codec as everything else, and capped; the artifact goes into a memfd piece by piece and is
+sealed before anybody may use it. Every way out ends the process.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
+from ..limits import Limits
+from ..platform import here
+from ..protocol import messages as m
+from ..protocol.codec import ProtocolError
+from ..protocol.metadata import METADATA_CAP
+from . import monitor
+from .channel import Channel
+from .forkclient import START_TIMEOUT_S
+from .handle import Handle
+from .module import Artifact, Compiled
+
+os_ = here()
+
+_MAGIC = b"\0asm"
+_MODULE = b"\1\0\0\0"
+# Native code is 2 to 10 times its source; fuel metering and many small functions make it more.
+_ARTIFACT_LEAST = 64 << 20
+_ARTIFACT_FACTOR = 64
+
+
+def source_of(wasm: object, limits: Limits) -> tuple[bytes, bool]:
+    """(source, whether it is text) of what the user gave; TypeError or CompileError for what cannot be a module."""
+    if isinstance(wasm, str):
+        try:
+            source = wasm.encode("utf-8")
+        except UnicodeEncodeError as exc:
+            raise CompileError("the text holds a lone surrogate, which no UTF-8 can") from exc
+        text = True
+    elif isinstance(wasm, bytes | bytearray | memoryview):
+        source, text = bytes(wasm), False
+    else:
+        raise TypeError(f"compile takes bytes (the binary format) or str (the text format), not {type(wasm).__name__}")
+    if len(source) > limits.module_bytes:
+        size = f"the source has {len(source):,} bytes, over the limit module_bytes of {limits.module_bytes:,}"
+        raise CompileError(size, limit=limits.module_bytes, observed=len(source))
+    if not text:
+        _check_head(source)
+    return source, text
+
+
+def _check_head(source: bytes) -> None:
+    if not source:
+        raise CompileError("not a wasm binary: it is empty")
+    if not source.startswith(_MAGIC):
+        looks_like_text = source.lstrip()[:1] in (b"(", b";")
+        hint = "; this looks like the text format: pass it as str" if looks_like_text else ""
+        raise CompileError(f"not a wasm binary: it does not begin with \\0asm{hint}")
+    version = source[4:8]
+    if version != _MODULE and version[2:] == b"\1\0":
+        raise CompileError("this is a WebAssembly component; only core modules can be run")
+
+
+def run(handle: Handle, source: bytes, *, text: bool, limits: Limits, leave: Callable[[Callable[[], Any]], Any]) -> Compiled:
+    """Compile in the process of `handle`, which is ended in any case."""
+    handle.turn.acquire()
+    try:
+        return _converse(handle, source, text=text, limits=limits, leave=leave)
+    except InstantiationError as exc:
+        raise CompileError(exc.message.replace("worker", "compiler"), cause=exc.cause) from exc
+    except CompileError:
+        raise
+    except WasmError as exc:
+        raise _as_compile_error(exc, limits) from exc
+    finally:
+        handle.condemn(monitor.closed())
+        handle.release()
+        handle.turn.release()
+
+
+def _converse(
+    handle: Handle, source: bytes, *, text: bool, limits: Limits, leave: Callable[[Callable[[], Any]], Any]
+) -> Compiled:
+    channel = Channel(handle)
+    start = monitor.Watch(START_TIMEOUT_S, time.monotonic() + START_TIMEOUT_S, None)
+    handle.watch = start
+    channel.receive(start)
+    wall_s = limits.compile_wall_s
+    deadline = float("inf") if wall_s is None else time.monotonic() + wall_s
+    watch = monitor.Watch(wall_s, deadline, limits.compile_rss_bytes)
+    handle.watch = watch
+    channel.send(m.COMPILE, m.Compile(text, source).frame(), watch)
+    channel.cap = METADATA_CAP
+    kind, payload = channel.receive(watch)
+    try:
+        message = m.decode(kind, payload)
+        if isinstance(message, m.Error):
+            raise monitor.failure(message)
+        if not isinstance(message, m.Compiled):
+            raise ProtocolError("a compiler answers COMPILED or ERROR")
+        most = max(_ARTIFACT_LEAST, _ARTIFACT_FACTOR * len(source))
+        if not 0 < message.artifact_bytes <= most:
+            raise ProtocolError(f"an artifact of {message.artifact_bytes} bytes from {len(source)} of source")
+        return _receive_artifact(channel, watch, message, leave)
+    except ProtocolError as exc:
+        raise handle.condemn(monitor.broke_protocol(str(exc))) from exc
+
+
+def _receive_artifact(
+    channel: Channel, watch: monitor.Watch, message: m.Compiled, leave: Callable[[Callable[[], Any]], Any]
+) -> Compiled:
+    channel.cap = m.CHUNK_BYTES
+    left = message.artifact_bytes
+    try:
+        fd = os_.memfd("pdsandbox-artifact")
+    except OSError as exc:
+        raise CompileError(f"no memory file for the artifact: {exc}", cause=Cause.HOST) from exc
+    try:
+        while left:
+            _, payload = channel.receive(watch)
+            if not 0 < len(payload) <= left:
+                raise ProtocolError("the artifact's pieces do not add up")
+            view = memoryview(payload)
+            while view:
+                view = view[os.write(fd, view) :]
+            left -= len(payload)
+        os_.seal(fd)
+    except OSError as exc:
+        os.close(fd)
+        raise CompileError(f"the artifact could not be stored: {exc}", cause=Cause.HOST) from exc
+    except BaseException:
+        os.close(fd)
+        raise
+    return Compiled(Artifact(fd, message.artifact_bytes, leave), message.imports, message.exports)
+
+
+def _as_compile_error(exc: WasmError, limits: Limits) -> CompileError:
+    """A verdict on a compiler, in terms of the compile limits."""
+    if exc.cause is Cause.WALL:
+        text = f"compile_wall_s of {limits.compile_wall_s or 0:g} s exceeded"
+    elif exc.cause is Cause.RSS:
+        limit, seen = limits.compile_rss_bytes or 0, exc.observed or 0
+        text = f"compile_rss_bytes of {limit / monitor.MIB:g} MiB exceeded ({seen / monitor.MIB:.1f} MiB observed)"
+    else:
+        text = exc.message.replace("worker", "compiler", 1) if isinstance(exc, WorkerCrashed) else exc.message
+    return CompileError(
+        text,
+        cause=exc.cause,
+        limit=exc.limit,
+        observed=exc.observed,
+        signal=exc.signal,
+        exit_code=exc.exit_code,
+        pid=exc.pid,
+        stderr_tail=exc.stderr_tail,
+    )

@@ -1,0 +1,348 @@
+"""What the supervisor says to one worker, and what it makes of the answers. Used by the holder of the turn only.
+
+Every operation marks the worker busy before its first byte is written and idle after a whole valid reply; whoever
+gives the turn back kills a worker that is still busy. A reply that is not legal, not whole, or makes no sense is a
+verdict. Host functions run here, in the thread of the call; what they raise stays here.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..calls import FuelMeter
+from ..callbacks import Callback
+from ..errors import CallError, Cause, GuestExit, InstantiationError, MemoryAccessError, WasmError
+from ..externs import FuncType
+from ..limits import Limits
+from ..platform import here
+from ..protocol import messages as m
+from ..protocol.codec import ProtocolError
+from ..protocol.frames import HEADER
+from ..slots import SLOT_BYTES, Slots
+from ..values import WasmVal
+from . import monitor
+from .channel import Channel
+from .housekeeper import Housekeeper
+
+os_ = here()
+
+_FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
+_HOST_FAIL: Final = m.HostFail().frame()
+
+
+class Export:
+    """An exported function as the worker resolved it: its number there, and codecs for its real types."""
+
+    __slots__ = ("call_head", "number", "params", "results", "stride", "type")
+
+    def __init__(self, number: int, type_: FuncType) -> None:
+        self.number = number
+        self.type = type_
+        self.params = Slots(type_.params)
+        self.results = Slots(type_.results)
+        self.stride = max(self.params.nbytes, self.results.nbytes)
+        self.call_head = HEADER.pack(m.CALL_LAYOUT.size + self.params.nbytes, m.CALL)
+
+
+class Spin:
+    """How many operations run at once, so that nobody spins unless a core is free for both ends. Shared by a host."""
+
+    __slots__ = ("most", "running")
+
+    def __init__(self, cores: int) -> None:
+        self.running = 0
+        self.most = cores // 2
+
+
+class Conversation:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        callbacks: list[Callback],
+        *,
+        limits: Limits,
+        fuel: FuelMeter,
+        housekeeper: Housekeeper,
+        spin: Spin,
+    ) -> None:
+        self.handle = channel.handle
+        self.fuel = fuel
+        self.busy = False
+        self.served = 0  # host calls over the worker's life: whether guest code may have been seen outside
+        self.turn = channel.handle.turn
+        self._channel = channel
+        self._callbacks = callbacks
+        self._limits = limits
+        self._housekeeper = housekeeper
+        self._spin = spin
+        self._host_error: BaseException | None = None
+        self._host_calls = 0
+        self._host_bytes = 0
+        channel.cap = max(m.SMALL_CAP, limits.message_bytes) + _FRAME_SLACK
+
+    def begin(self, started: float, wall_s: float | None) -> monitor.Watch:
+        """An operation starts (its time counts from `started`): from here on, leaving means killing."""
+        deadline = math.inf if wall_s is None else started + wall_s
+        watch = monitor.Watch(wall_s, deadline, self._limits.rss_bytes)
+        self.handle.watch = watch
+        self._host_calls = self._host_bytes = 0
+        self.busy = True
+        return watch
+
+    # --- loading ---
+
+    def send_load(self, load: m.Load, artifact: int, start: monitor.Watch) -> None:
+        """Hand over the artifact (a descriptor, which stays the caller's), and LOAD; READY may still be to come."""
+        self.busy = True
+        with socket.socket(fileno=self.handle.ends.take_socket()) as sock:
+            try:
+                os_.send_fds(sock, b"\0", [artifact], socket.MSG_DONTWAIT)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it has died: the answer to LOAD will tell how
+        self._channel.send(m.LOAD, load.frame(), start)
+
+    def await_loaded(self, watch: monitor.Watch) -> None:
+        """LOADED, with whatever the start function asks for in between."""
+        budget = self.fuel.begin()
+        kind, payload = self._converse(*self._channel.receive(watch), watch, spin=False)
+        if kind == m.LOADED:
+            self._settle(self._decode(m.Loaded, payload).fuel, budget)
+            self.busy = False
+            return
+        error = self._failure(kind, payload, budget)
+        if isinstance(error, CallError | MemoryAccessError):
+            wrapped = InstantiationError(f"start function: {error.message}", cause=error.cause, limit=error.limit)
+            raise wrapped from (error.__cause__ or error)
+        raise error
+
+    # --- operations ---
+
+    def resolve(self, name: str, type_: FuncType, watch: monitor.Watch) -> Export:
+        """The worker's number for an export; its type must be what the compiler said."""
+        self._channel.send(m.RESOLVE, m.Resolve(name.encode("utf-8")).frame(), watch)
+        kind, payload = self._channel.receive(watch, spin=True)
+        if kind == m.ERROR:
+            raise self._failure(kind, payload, 0)
+        message = self._decode(m.Resolved, payload)
+        if message.type != type_:
+            raise self.broke("an export's type is not what the compiler found")
+        return Export(message.export, type_)
+
+    def call(self, export: Export, data: bytes, budget: int, watch: monitor.Watch) -> bytes:
+        """One CALL; the payload of its RESULT."""
+        spin, channel = self._spin, self._channel
+        spin.running += 1
+        try:
+            spinning = spin.running <= spin.most
+            head = m.CALL_LAYOUT.pack(export.number, spinning, budget, _micros(watch.wall_s))
+            channel.send(m.CALL, b"".join((export.call_head, head, data)), watch)
+            kind, payload = channel.receive(watch, spin=spinning)
+            if kind == m.HOST_CALL:
+                kind, payload = self._converse(kind, payload, watch, spin=spinning)
+        finally:
+            spin.running -= 1
+        if kind == m.RESULT and len(payload) == m.RESULT_LAYOUT.size + export.results.nbytes:
+            self._settle(m.RESULT_LAYOUT.unpack_from(payload)[0], budget)
+            self.busy = False
+            return bytes(payload)
+        raise self._failure(kind, payload, budget)
+
+    def batch(
+        self, export: Export, rows: list[bytes], results: list[list[WasmVal]], budget: int, watch: monitor.Watch
+    ) -> int:
+        """One CALL_MANY; appends its rows' results and returns the fuel used."""
+        spin, channel = self._spin, self._channel
+        stride, width = export.stride, export.stride // SLOT_BYTES
+        padding = bytes(stride - export.params.nbytes)
+        data = padding.join(rows) + padding
+        spin.running += 1
+        try:
+            spinning = spin.running <= spin.most
+            head = m.CALL_MANY_LAYOUT.pack(export.number, spinning, budget, _micros(watch.wall_s), len(rows), width)
+            frame = b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data))
+            channel.send(m.CALL_MANY, frame, watch)
+            kind, payload = self._converse(*channel.receive(watch, spin=spinning), watch, spin=spinning)
+        finally:
+            spin.running -= 1
+        if kind != m.RESULTS:
+            raise self.broke("RESULTS was due")
+        reply = self._decode(m.Results, payload)
+        if reply.width != width or reply.done > len(rows) or reply.failed != (reply.done < len(rows)):
+            raise self.broke("a batch's reply does not match its rows")
+        self._settle(reply.fuel, budget)
+        decode = export.results.decode
+        results += [decode(reply.slots, row * stride) for row in range(reply.done)]
+        if reply.failed:
+            error = self._failure(*channel.receive(watch), budget=0)
+            error.row, error.results = len(results), results
+            raise error
+        return int(reply.fuel)
+
+    def read(self, offset: int, length: int, watch: monitor.Watch) -> bytes:
+        """`length` bytes at `offset`; nothing is allocated here before the worker found the range in bounds."""
+        parts: list[bytes] = []
+        done = 0
+        while True:
+            want = min(m.CHUNK_BYTES, length - done)
+            self._channel.send(m.MEM_READ, m.MemRead(offset + done, want, length - done).frame(), watch)
+            kind, payload = self._receive_memory(watch)
+            if kind != m.MEM_DATA or len(payload) != want:
+                raise self.broke("not the bytes that were asked for")
+            parts.append(bytes(payload))
+            done += want
+            if done == length:
+                return b"".join(parts)
+
+    def write(self, offset: int, data: bytes, watch: monitor.Watch) -> None:
+        """All of `data` at `offset`, or nothing: the first piece's message names the whole range."""
+        view, done = memoryview(data), 0
+        while True:
+            piece = bytes(view[done : done + m.CHUNK_BYTES])
+            self._channel.send(m.MEM_WRITE, m.MemWrite(offset + done, len(data) - done, piece).frame(), watch)
+            kind, _ = self._receive_memory(watch)
+            if kind != m.MEM_DONE:
+                raise self.broke("MEM_DONE was due")
+            done += len(piece)
+            if done == len(data):
+                return
+
+    def _receive_memory(self, watch: monitor.Watch) -> tuple[int, memoryview | bytes]:
+        channel = self._channel
+        cap, channel.cap = channel.cap, m.CHUNK_BYTES
+        try:
+            kind, payload = channel.receive(watch, spin=True)
+        finally:
+            channel.cap = cap
+        if kind == m.ERROR:
+            self._decode(m.Error, payload)
+            raise MemoryAccessError
+        return kind, payload
+
+    # --- host functions: the guest asks, in the thread of the call ---
+
+    def _converse(
+        self, kind: int, payload: memoryview | bytes, watch: monitor.Watch, *, spin: bool
+    ) -> tuple[int, memoryview | bytes]:
+        """Serve host calls until something else comes."""
+        while kind == m.HOST_CALL:
+            self._serve(self._decode(m.HostCall, payload), watch)
+            kind, payload = self._channel.receive(watch, spin=spin)
+        return kind, payload
+
+    def _serve(self, request: m.HostCall, watch: monitor.Watch) -> None:
+        handle, housekeeper = self.handle, self._housekeeper
+        callback = self._callback(request)
+        blobs = _BLOBS.get(callback.offer.pd, _no_blobs)(request)
+        answer: bytes | None = None
+        if watch.deadline != math.inf:
+            housekeeper.watch_host_call(handle, watch.deadline)
+        try:
+            answer = callback.run(_HostMemory(self, watch), request.slots, blobs)
+        except (CallError, MemoryAccessError, GuestExit) as exc:  # all that a callback's failure can be
+            self._host_error = exc
+        finally:
+            housekeeper.unwatch_host_call(handle)
+        verdict = handle.verdict
+        if verdict is not None:
+            raise verdict  # the housekeeper's, at the deadline; or close, or kill
+        if answer is None:
+            self._channel.send(m.HOST_FAIL, _HOST_FAIL, watch)
+        else:
+            self._channel.send(m.HOST_RETURN, m.HostReturn(answer).frame(), watch)
+
+    def _callback(self, request: m.HostCall) -> Callback:
+        """The function asked for. The worker keeps the same limits: a request that passes one breaks the protocol."""
+        if request.index >= len(self._callbacks):
+            raise self.broke(f"there is no host function {request.index}")
+        callback, limits = self._callbacks[request.index], self._limits
+        if len(request.slots) != len(callback.offer.type.params) * SLOT_BYTES:
+            raise self.broke("a host call's slots do not match the function's type")
+        blob_bytes = len(request.first) + len(request.second)
+        self.served += 1
+        self._host_calls += 1
+        self._host_bytes += blob_bytes + len(request.slots)
+        most_calls, most_bytes = limits.host_calls, limits.host_call_bytes
+        if (
+            (most_calls is not None and self._host_calls > most_calls)
+            or (most_bytes is not None and self._host_bytes > most_bytes)
+            or blob_bytes > limits.message_bytes
+        ):
+            raise self.broke("a host call over the limits that the worker itself keeps")
+        return callback
+
+    # --- replies ---
+
+    def _failure(self, kind: int, payload: memoryview | bytes, budget: int) -> WasmError:
+        """The error that a reply other than the expected one stands for; the worker is idle again."""
+        if kind != m.ERROR:
+            raise self.broke("a reply of the wrong size")
+        message = self._decode(m.Error, payload)
+        self._settle(message.fuel, budget)
+        original, self._host_error = self._host_error, None
+        remote = message.failure in (m.Failure.REMOTE, m.Failure.START_REMOTE)
+        if remote != (original is not None):
+            raise self.broke("what it says of a host function's failure is not what happened")
+        self.busy = False
+        if original is None:
+            return monitor.failure(message)
+        if isinstance(original, WasmError):
+            return original
+        return CallError("host function failed", cause=Cause.HOST_FUNCTION)
+
+    def _settle(self, used: int, budget: int) -> None:
+        """Book the fuel that the worker reports, after checking it for sense."""
+        if used > budget:
+            raise self.broke("more fuel used than there was")
+        self.fuel.settle(used)
+
+    def _decode(self, cls: type[Any], payload: memoryview | bytes) -> Any:
+        try:
+            return cls.decode(payload)
+        except ProtocolError as exc:
+            raise self.broke(str(exc)) from exc
+
+    def broke(self, what: str) -> WasmError:
+        """Kill the worker for breaking the protocol; the verdict that stands."""
+        return self.handle.condemn(monitor.broke_protocol(what))
+
+
+class _HostMemory:
+    """The guest's memory for a host function (`callbacks.Memory`), over the pipes that its call holds."""
+
+    __slots__ = ("_conversation", "_watch")
+
+    def __init__(self, conversation: Conversation, watch: monitor.Watch) -> None:
+        self._conversation = conversation
+        self._watch = watch
+
+    def memory_read(self, offset: int, length: int) -> bytes:
+        return self._mine().read(offset, length, self._watch)
+
+    def memory_write(self, offset: int, data: bytes) -> None:
+        self._mine().write(offset, data, self._watch)
+
+    def _mine(self) -> Conversation:
+        """The pipes belong to the thread of the call."""
+        if not self._conversation.turn._is_owned():  # type: ignore[attr-defined]
+            raise CallError("a caller's memory can be used only in the thread that runs the host function")
+        return self._conversation
+
+
+def _no_blobs(_request: m.HostCall) -> tuple[bytes, ...]:
+    return ()
+
+
+_BLOBS: Final[dict[str | None, Callable[[m.HostCall], tuple[bytes, ...]]]] = {
+    "pd_send": lambda request: (request.first, request.second),
+    "pd_log": lambda request: (request.first,),
+}
+
+
+def _micros(wall_s: float | None) -> int:
+    """For the worker's own timer; 0: none."""
+    return 0 if wall_s is None else max(1, int(wall_s * 1e6))

@@ -1,0 +1,278 @@
+"""The supervisor's end of one fork server: starts it, asks for children, and hears how they end.
+
+The process is started by exec (`subprocess`, which uses vfork), never by a bare fork, because the user's process has
+threads. It gets an empty environment, `/`, /dev/null for standard input and output, a pipe for standard error (for
+the reason when it fails to start), its own session, and one descriptor: its end of the control socket.
+
+Threads: any thread sends SPAWN (one packet is atomic; `_lock` keeps tickets and handles together); only the
+housekeeper receives. If the user's program reaps our child with waitpid(-1), or ignores SIGCHLD, nothing is lost: its
+end shows on the control socket, and its pidfd (sent by itself) cannot mean another process. It is killed through
+that pidfd, and reaped through it if nobody else has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+
+from ..errors import Cause, InstantiationError
+from ..platform import here
+from ..protocol import control as c
+from ..protocol.codec import ProtocolError
+from ..text import one_line
+from .handle import Ends, Handle
+
+os_ = here()
+
+# Isolated and without site: no environment, no user's modules, a third of the start-up time.
+_FLAGS: Final = ("-I", "-S", "-B", "-X", "utf8=1")
+_BOOT: Final = "import sys; sys.path.append(sys.argv[1]); from pdsandbox.forkserver.main import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+# A packet waits only while the fork server is busy forking for others: a millisecond each.
+SEND_TIMEOUT_S: Final = 10.0
+#: From exec to warm takes about 85 ms on an idle machine.
+START_TIMEOUT_S: Final = 60.0
+LEAVE_TIMEOUT_S: Final = 5.0
+
+_tickets = itertools.count(1)
+
+
+def interpreter(python: str | None) -> str:
+    """The Python to start; InstantiationError, saying what to do, when this process is not one."""
+    if python is not None:
+        return python
+    if getattr(sys, "frozen", False) or not sys.executable:
+        text = "this program is a frozen or embedding interpreter: pass python=, the path of a Python to run workers with"
+        raise InstantiationError(text, cause=Cause.HOST)
+    return sys.executable
+
+
+class ForkServer:
+    """One fork server process. `on_event` is not needed: `receive` delivers to the handles."""
+
+    def __init__(self, python: str, config: c.Config) -> None:
+        self._handles: dict[int, Handle] = {}
+        self._lock = threading.Lock()
+        self._gone: str | None = None
+        self.broken = False  # seen dead by a sender; the housekeeper will hear of it as well
+        self._pidfd = -1
+        self.pid: int | None = None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.control = socket.socket(fileno=os_.above_std(ours.detach()))
+            theirs = socket.socket(fileno=os_.above_std(theirs.detach()))
+            stderr, stderr_write = os_.pipe()
+            self._stderr = stderr
+            try:
+                root = str(Path(__file__).resolve().parents[2])
+                self._process = subprocess.Popen(
+                    [python, *_FLAGS, "-c", _BOOT, root, str(theirs.fileno()), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr_write,
+                    pass_fds=(theirs.fileno(),),
+                    env={},
+                    cwd="/",
+                    start_new_session=True,
+                )
+            except BaseException:
+                os.close(stderr)
+                raise
+            finally:
+                os.close(stderr_write)
+        except BaseException:
+            ours.close()
+            if hasattr(self, "control"):
+                self.control.close()
+            raise
+        finally:
+            theirs.close()
+        os.set_blocking(stderr, False)
+        self.pid = self._process.pid
+        self.control.setblocking(False)
+        self.control.send(c.encode(config), socket.MSG_NOSIGNAL)
+
+    @property
+    def gone(self) -> bool:
+        """Nobody can be spawned any more, and everybody is lost."""
+        return self._gone is not None
+
+    def fileno(self) -> int:
+        return self.control.fileno()
+
+    def handles(self) -> list[Handle]:
+        """The children that are not known to have ended."""
+        with self._lock:
+            return list(self._handles.values())
+
+    # --- any thread ---
+
+    def spawn(self, role: int, *, wait: bool = True) -> Handle:
+        """Ask for a child; the handle tells later whether there is one. InstantiationError, cause HOST, if not even that.
+
+        `wait` False: BlockingIOError instead of waiting when the fork server is busy.
+        """
+        ends = Ends()
+        try:
+            ticket = next(_tickets)
+            handle = Handle(ticket, role, ends)
+            with self._lock:
+                if self._gone is not None:
+                    raise InstantiationError(f"a worker could not be started: {self._gone}", cause=Cause.HOST)
+                self._handles[ticket] = handle
+            try:
+                self._send(c.Spawn(ticket, role), ends.child, wait=wait)
+            except BaseException:
+                with self._lock:
+                    self._handles.pop(ticket, None)
+                raise
+        except BaseException:
+            for fd in ends.all():
+                os.close(fd)
+            raise
+        ends.close_child()
+        return handle
+
+    def _send(self, packet: c.Packet, fds: list[int], *, wait: bool = True) -> None:
+        data = c.encode(packet)
+        while True:
+            try:
+                os_.send_fds(self.control, data, fds)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                poll = select.poll()
+                poll.register(self.control, select.POLLOUT)
+                if not poll.poll(SEND_TIMEOUT_S * 1000):
+                    text = f"the fork server did not answer for {SEND_TIMEOUT_S:g} s"
+                    raise InstantiationError(text, cause=Cause.HOST) from None
+            except (BrokenPipeError, ConnectionResetError) as exc:
+                self.broken = True
+                text = "a worker could not be started: the fork server is gone"
+                raise InstantiationError(text, cause=Cause.HOST) from exc
+            else:
+                return
+
+    # --- the housekeeper ---
+
+    def receive(self) -> None:
+        """Deliver every packet that is there. At end of file, or at nonsense, everybody is lost."""
+        while self._gone is None:
+            try:
+                data, fds, _ = os_.recv_fds(self.control, c.PACKET_BYTES, 2)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                data, fds = b"", []
+            try:
+                if not data:
+                    self._lose(self._epitaph())
+                    return
+                self._deliver(c.decode(data), fds)
+            except ProtocolError as exc:
+                self._lose(f"the fork server broke its protocol: {exc}")
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+    def _deliver(self, packet: c.Packet, fds: list[int]) -> None:
+        if isinstance(packet, c.Hello):
+            if len(fds) != 1:
+                raise ProtocolError("HELLO without a pidfd")
+            self._pidfd = os_.above_std(fds.pop())
+        elif isinstance(packet, c.Spawned):
+            handle = self._handles.get(packet.ticket)
+            if handle is None or len(fds) != 1:
+                # Out of descriptors here: without its pidfd a child cannot be held, so none may live.
+                self._lose("this process ran out of file descriptors")
+                return
+            handle.on_spawned(packet.pid, os_.above_std(fds.pop()))
+        elif isinstance(packet, c.Refused):
+            handle = self._drop(packet.ticket)
+            if handle is not None:
+                handle.on_refused(packet.errno)
+        elif isinstance(packet, c.Exited):
+            handle = self._drop(packet.ticket)
+            if handle is not None:
+                handle.on_exited(packet.signal, packet.exit_code)
+            try:
+                self._send(c.Acknowledge(packet.ticket), [])
+            except InstantiationError:
+                self._lose("the fork server does not answer")
+        else:
+            raise ProtocolError(f"unexpected packet {type(packet).__name__}")
+
+    def _drop(self, ticket: int) -> Handle | None:
+        with self._lock:
+            return self._handles.pop(ticket, None)
+
+    def _epitaph(self) -> str:
+        try:
+            text = os.read(self._stderr, 8192).decode("utf-8", "replace").strip()
+        except BlockingIOError:
+            text = ""
+        last = one_line(text.splitlines()[-1], 300) if text else ""
+        return "the fork server died" + (f": {last}" if last else "")
+
+    def _lose(self, what: str) -> None:
+        with self._lock:
+            self._gone = what
+            handles = list(self._handles.values())
+            self._handles.clear()
+        self._kill()
+        for handle in handles:
+            handle.on_lost(what)
+
+    # --- ending ---
+
+    def leave(self) -> None:
+        """End the fork server and all its children, and wait until they are gone. The housekeeper must have stopped."""
+        if self._gone is None:
+            self.control.shutdown(socket.SHUT_RDWR)  # the order to leave
+            self._wait_exited(LEAVE_TIMEOUT_S)
+            self._lose("the supervisor is closed")
+        self.dispose()
+
+    def dispose(self) -> None:
+        """Once gone, and once nobody polls the control socket any more: reap, and close everything. Twice is allowed."""
+        if self._stderr < 0:
+            return
+        self._wait_exited(LEAVE_TIMEOUT_S)
+        self.control.close()
+        os.close(self._stderr)
+        self._stderr = -1
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _kill(self) -> None:
+        if self._pidfd >= 0:
+            os_.pidfd_kill(self._pidfd)
+        else:
+            self._process.kill()
+
+    def _wait_exited(self, timeout_s: float) -> bool:
+        """Wait, and reap if the user's program has not done so."""
+        if self._pidfd < 0:
+            # It never said HELLO: only its pid is known, and only Popen knows whether it was reaped here.
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                return False
+            return True
+        if not os_.pidfd_exited(self._pidfd, timeout_s):
+            return False
+        try:
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        except ChildProcessError:
+            pass  # somebody else's waitpid(-1), or SIGCHLD is ignored
+        # Popen would poll the pid, which may be somebody else's by now, when it is collected.
+        self._process.returncode = -signal.SIGKILL
+        return True

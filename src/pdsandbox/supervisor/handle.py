@@ -1,0 +1,266 @@
+"""One worker (or compiler) as the supervisor sees it: its descriptors, its end, and the verdict on it.
+
+Who owns what. The descriptors are made by `open_ends` and closed by `release`, which only the holder of the turn
+(whoever is in an operation on this worker) may call, because a closed number may be reused while another thread
+still reads from it. The pidfd is different: any thread may kill, so it is guarded by `_lock` and closed under it.
+The pid is the fork server's child; the housekeeper delivers what the fork server says (`on_spawned`, `on_refused`,
+`on_exited`, `on_lost`).
+
+The supervisor keeps a copy of the request pipe's read end: a write to a dead worker then never raises SIGPIPE
+(which the user's program may have set back to its deadly default); death shows on the reply pipe and the pidfd.
+
+The first verdict wins: `condemn` records one and kills; later ones get the first. What follows from a kill (end of
+file, SIGKILL) is never looked at again.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import threading
+from typing import Final
+
+from ..errors import WasmError
+from ..platform import here
+from . import monitor
+
+os_ = here()
+
+STDERR_BYTES: Final = 4096
+# One drain reads at most this: a worker that floods its standard error must not keep the supervisor busy.
+_DRAIN_BYTES: Final = 64 << 10
+
+
+class Ends:
+    """Our ends of a child's pipes, and the child's ends until they are handed over."""
+
+    def __init__(self) -> None:
+        self._opened: list[int] = []
+        try:
+            self.requests_read, self.requests = self._keep(os_.pipe())
+            self.replies, replies_write = self._keep(os_.pipe())
+            self.stderr, stderr_write = self._keep(os_.pipe())
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.socket, socket_child = self._keep((os_.above_std(ours.detach()), os_.above_std(theirs.detach())))
+            for fd in (self.requests, self.replies, self.stderr, stderr_write):
+                os.set_blocking(fd, False)
+            self.child = [self.requests_read, replies_write, socket_child, stderr_write]
+        except BaseException:
+            for fd in self._opened:
+                os.close(fd)
+            raise
+
+    def _keep(self, pair: tuple[int, int]) -> tuple[int, int]:
+        self._opened += pair
+        return pair
+
+    def close_child(self) -> None:
+        """After the hand-over: the child's ends, but for the copy of the request pipe's."""
+        for fd in self.child[1:]:
+            os.close(fd)
+        self.child = []
+
+    def take_socket(self) -> int:
+        """The socket, which is the caller's from now on: it carries one message, the artifact."""
+        fd, self.socket = self.socket, -1
+        return fd
+
+    def all(self) -> list[int]:
+        """Everything that is ours to close."""
+        ours = [self.requests_read, self.requests, self.replies, self.stderr, *self.child[1:]]
+        return ours if self.socket < 0 else [*ours, self.socket]
+
+
+class Handle:
+    """See the module's text. `ticket` is the fork server's name for the child; `turn` is held by who uses its pipes."""
+
+    def __init__(self, ticket: int, role: int, ends: Ends) -> None:
+        self.ticket = ticket
+        self.role = role
+        self.ends = ends
+        self.turn = threading.RLock()
+        self.pid: int | None = None
+        self.pidfd = -1
+        self.resident = -1  # descriptor for the platform's read_resident
+        self.watch: monitor.Watch | None = None  # of the operation that runs, for whoever has to judge a death
+        self.host_deadline: float | None = None  # set while a host function runs in the thread of the call
+        self._verdict: WasmError | None = None
+        self._exit: tuple[int | None, int | None] | None = None
+        self._refused: WasmError | None = None
+        self._settled = threading.Event()  # spawned, refused or lost
+        self._ended = threading.Event()  # exited, refused or lost
+        self._lock = threading.Lock()
+        self._released = False
+        self._tail = bytearray()
+
+    # --- what the fork server says; called by the housekeeper ---
+
+    def on_spawned(self, pid: int, pidfd: int) -> None:
+        try:
+            resident = os_.open_resident(pid)
+        except OSError:
+            resident = -1  # it ended and was reaped: EXITED follows, or did not have to be waited for
+        with self._lock:
+            self.pid, self.pidfd = pid, pidfd
+            released = self._released
+            if released:
+                if resident >= 0:
+                    os.close(resident)
+            else:
+                self.resident = resident
+            if released or self._verdict is not None:
+                os_.pidfd_kill(pidfd)
+        self._settled.set()
+
+    def on_refused(self, number: int) -> None:
+        self._refused = monitor.refused(number)
+        self._finish()
+
+    def on_exited(self, sig: int | None, exit_code: int | None) -> None:
+        self._exit = (sig, exit_code)
+        self._finish()
+
+    def on_lost(self, what: str) -> None:
+        """The fork server is gone; its children die with it."""
+        self._judge(monitor.lost(what))
+        self._finish()
+
+    def _finish(self) -> None:
+        with self._lock:
+            pidfd, self.pidfd = self.pidfd, -1
+        if pidfd >= 0:
+            os_.pidfd_kill(pidfd)  # for a lost worker that is still on its way out
+            os.close(pidfd)
+        self._settled.set()
+        self._ended.set()
+
+    # --- verdicts ---
+
+    @property
+    def verdict(self) -> WasmError | None:
+        """A fresh copy of the first verdict (an exception object belongs to one raise), or None."""
+        first = self._verdict
+        return None if first is None else copy.copy(first)
+
+    @property
+    def alive(self) -> bool:
+        """No verdict, and not known to have ended."""
+        return self._verdict is None and not self._ended.is_set()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def condemn(self, verdict: WasmError) -> WasmError:
+        """Record `verdict` unless there is one, kill, and return the one that stands."""
+        self._judge(verdict)
+        with self._lock:
+            if self.pidfd >= 0:
+                os_.pidfd_kill(self.pidfd)
+        first = self.verdict
+        assert first is not None
+        return first
+
+    def _judge(self, verdict: WasmError) -> None:
+        with self._lock:
+            if self._verdict is None:
+                if verdict.pid is None:
+                    verdict.pid = self.pid
+                self._verdict = verdict
+
+    def post_mortem(self, now: float, grace_s: float) -> WasmError:
+        """The worker closed its pipes or was seen to end: find out how. Holder of the turn only.
+
+        One that lives on with closed pipes is killed after `grace_s`: that breaks the protocol.
+        """
+        if self._verdict is None and not self._ended.wait(grace_s):
+            return self.condemn(monitor.broke_protocol("closed its pipes without ending"))
+        self.drain_stderr()
+        if self._verdict is None:
+            if self._refused is not None:
+                self._judge(self._refused)
+            elif self._exit is not None:
+                sig, exit_code = self._exit
+                watch = self.watch
+                if monitor.timer_fired(sig, watch, now):
+                    self._judge(monitor.wall_exceeded(watch.wall_s if watch else None))
+                else:
+                    verdict = monitor.ended(sig, exit_code)
+                    verdict.stderr_tail = bytes(self._tail)
+                    self._judge(verdict)
+        first = self.verdict
+        assert first is not None
+        return first
+
+    # --- waiting ---
+
+    def wait_settled(self, timeout_s: float) -> bool:
+        """Until the fork server said whether there is a child."""
+        return self._settled.wait(timeout_s)
+
+    def wait_ended(self, timeout_s: float) -> bool:
+        """Until the child is known to have ended."""
+        return self._ended.wait(timeout_s)
+
+    # --- whoever finds it idle ---
+
+    def look_when_idle(self, rss_bytes: int | None) -> None:
+        """Unless somebody has the turn: judge resident memory, drain standard error, let go of one that has ended."""
+        if self.turn.acquire(blocking=False):
+            try:
+                if not self.alive:
+                    self.release()
+                    return
+                self.drain_stderr()
+                resident = 0 if rss_bytes is None else self.read_resident()
+                if rss_bytes is not None and resident > rss_bytes:
+                    self.condemn(monitor.rss_exceeded(resident, rss_bytes))
+            finally:
+                self.turn.release()
+
+    def release_when_idle(self) -> None:
+        """Release, unless somebody has the turn: then they will, since the worker is condemned."""
+        if not self.turn._is_owned() and self.turn.acquire(blocking=False):  # type: ignore[attr-defined]
+            try:
+                self.release()
+            finally:
+                self.turn.release()
+
+    # --- holder of the turn only ---
+
+    def read_resident(self) -> int:
+        """Bytes resident; 0 when that cannot be known (not spawned yet, or gone)."""
+        if self.resident < 0:
+            return 0
+        try:
+            return os_.read_resident(self.resident)
+        except OSError:
+            return 0
+
+    def drain_stderr(self) -> bytes:
+        """The last 4 KiB of what the worker wrote to standard error so far."""
+        left = _DRAIN_BYTES
+        while not self._released and left > 0:
+            try:
+                data = os.read(self.ends.stderr, 16384)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            left -= len(data)
+            self._tail += data
+            del self._tail[:-STDERR_BYTES]
+        return bytes(self._tail)
+
+    def release(self) -> None:
+        """Close every descriptor but the pidfd, which goes when the end is known. Twice is allowed."""
+        with self._lock:
+            if self._released:
+                return
+            self._released = True
+            resident, self.resident = self.resident, -1
+        for fd in self.ends.all():
+            os.close(fd)
+        if resident >= 0:
+            os.close(resident)

@@ -1,0 +1,170 @@
+"""The supervisor's one background thread: hears the fork server, watches what nobody waits for, cleans up.
+
+It receives the fork server's packets; ends calls whose deadline passes while a host function keeps their thread;
+looks at idle workers' memory and standard error; keeps spares ready; closes what finalisers left in `abandoned` (a
+deque: appending takes no lock and does no I/O, so a finaliser may do it anywhere).
+
+It wakes on the control socket, on its event descriptor, at the next deadline, and every TICK_S. It takes a worker's
+turn only without waiting. Nothing a worker does can block it: all reads are non-blocking and bounded.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import math
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..platform import here
+from . import monitor
+from .forkclient import ForkServer
+from .handle import Handle
+
+os_ = here()
+log = logging.getLogger("pdsandbox")
+
+# Idle workers cannot run guest code, so nothing is urgent: four wake-ups a second cost 0.02 % of a core.
+TICK_S: Final = 0.25
+
+
+class Housekeeper:
+    """See the module's text. `tick` is called about every TICK_S."""
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+        self._wake = os_.above_std(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        self._poll = select.poll()
+        self._poll.register(self._wake, select.POLLIN)
+        self._fork_server: ForkServer | None = None
+        self._stop = False
+        self._lock = threading.Lock()
+        self._watched: dict[Handle, None] = {}
+        self._next_wake = math.inf
+        self._tick_now = False
+        self.abandoned: collections.deque[Callable[[], Any]] = collections.deque()
+        self._thread = threading.Thread(target=self._run, name="pdsandbox", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and wait until it has ended everything: see `_leave`. Twice is allowed."""
+        self._stop = True
+        self.wake()
+        self._thread.join()
+
+    def stop_soon(self) -> None:
+        """The same without waiting; for the thread itself."""
+        self._stop = True
+
+    def wake(self) -> None:
+        """Make it look around now."""
+        with self._lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
+    def adopt(self, fork_server: ForkServer | None) -> None:
+        """Listen to this fork server from now on."""
+        with self._lock:
+            if self._fork_server is not None and not self._fork_server.gone:
+                self._poll.unregister(self._fork_server.fileno())
+            self._fork_server = fork_server
+            if fork_server is not None:
+                self._poll.register(fork_server.fileno(), select.POLLIN)
+        self.wake()
+
+    def watch_host_call(self, handle: Handle, deadline: float) -> None:
+        """A host function runs in the thread of the call: end the worker at `deadline` in its stead."""
+        handle.host_deadline = deadline
+        self._watched[handle] = None
+        if deadline < self._next_wake:
+            self.wake()
+
+    def unwatch_host_call(self, handle: Handle) -> None:
+        """It returned."""
+        handle.host_deadline = None
+        self._watched.pop(handle, None)
+
+    def tick_soon(self) -> None:
+        """Call `tick` now."""
+        self._tick_now = True
+        self.wake()
+
+    def _run(self) -> None:
+        next_tick = 0.0
+        wake = self._wake
+        while not self._stop:
+            now = time.monotonic()
+            if now >= next_tick or self._tick_now:
+                self._tick_now = False
+                next_tick = now + TICK_S
+                self._safely(self._tick)
+            self._next_wake = math.inf  # whoever adds a deadline while we look must wake us
+            self._next_wake = min(next_tick, self._end_overdue(now))
+            timeout = max(0.0, self._next_wake - time.monotonic())
+            events = self._poll.poll(timeout * 1000)
+            for fd, _ in events:
+                if fd == wake:
+                    os.eventfd_read(wake)
+                else:
+                    self._safely(self._receive)
+            self._clean_up()
+        self._leave()
+
+    def _clean_up(self) -> None:
+        while self.abandoned:
+            self._safely(self.abandoned.popleft())
+
+    def _leave(self) -> None:
+        """Kill every child, end the fork server, and close what is ours. Whoever is in an operation closes the rest."""
+        with self._lock:
+            server, self._fork_server = self._fork_server, None
+            wake, self._wake = self._wake, -1
+        if server is not None:
+            handles = server.handles()
+            for handle in handles:
+                handle.condemn(monitor.closed())
+            self._safely(server.leave)
+            for handle in handles:
+                handle.release_when_idle()
+        self._clean_up()
+        os.close(wake)
+
+    def _receive(self) -> None:
+        with self._lock:
+            server = self._fork_server
+            if server is None:
+                return
+            server.receive()
+            if server.gone:
+                self._poll.unregister(server.fileno())
+                self._fork_server = None
+                server.dispose()
+
+    def _end_overdue(self, now: float) -> float:
+        """Kill the workers whose host call is overdue; when the next one will be."""
+        due = now + 3600.0
+        for handle in list(self._watched):
+            deadline = handle.host_deadline
+            if deadline is None:
+                continue
+            if deadline <= now:
+                watch = handle.watch
+                handle.condemn(monitor.wall_exceeded(watch.wall_s if watch else None))
+                self._watched.pop(handle, None)
+            else:
+                due = min(due, deadline)
+        return due
+
+    def _safely(self, action: Callable[[], Any]) -> None:
+        """One failing duty must not end the others: this thread is what keeps every worker bounded."""
+        try:
+            action()
+        except Exception:
+            log.exception("pdsandbox: the housekeeper failed at one of its duties")

@@ -1,0 +1,270 @@
+"""One instance in its worker, as the user holds it: whose turn it is, and the rest of the contract.
+
+The turn is an RLock: whoever holds it owns the pipes, and the thread of a call does its I/O itself. An operation that
+is left half-way (KeyboardInterrupt, an exception from a signal handler) kills the worker, cause CANCELLED. The holder
+of the turn closes the descriptors of a condemned worker on its way out. `close` and `kill` condemn from any thread and
+never wait for the turn.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from .. import generation
+from ..calls import as_data, check_name, check_range, encode_rows, no_export, plain_func, unsupported
+from ..errors import CallError, MemoryAccessError, WasmError
+from ..externs import FuncType
+from ..interfaces import WasmInstance
+from ..limits import Limits, check_limit
+from ..protocol import messages as m
+from ..slots import SLOT_BYTES
+from ..text import quoted
+from ..values import WasmVal
+from . import monitor
+from .conversation import Conversation, Export
+from .handle import Handle
+from .housekeeper import Housekeeper
+from .module import Module
+
+# SIGKILL to a report takes about a millisecond; longer only when other processes hold every core.
+_END_WAIT_S: Final = 5.0
+
+
+class Instance(WasmInstance):
+    """See `WasmInstance`. Made by `Supervisor.instantiate`."""
+
+    def __init__(self, conversation: Conversation, module: Module, limits: Limits, housekeeper: Housekeeper) -> None:
+        self._talk = conversation
+        self._handle = conversation.handle
+        self._turn = conversation.turn
+        self._module = module
+        self._limits = limits
+        self._housekeeper = housekeeper
+        self._generation = generation.current()
+        self._exports: dict[str, Export] = {}
+        # Must not hold the instance; what is left to do for one that was dropped is to end its worker.
+        finalizer = weakref.finalize(self, housekeeper.abandoned.append, Disposal(self._handle))
+        finalizer.atexit = False
+
+    # --- calls ---
+
+    def call(
+        self,
+        func: str,
+        args: Sequence[WasmVal | int | float] = (),
+        *,
+        fuel: int | None = None,
+        wall_s: float | None = None,
+    ) -> list[WasmVal]:
+        """See `WasmInstance.call`."""
+        export, payload = self._call(func, args, fuel, wall_s)
+        return export.results.decode(payload, m.RESULT_LAYOUT.size)
+
+    def func(self, name: str) -> Callable[..., Any]:
+        """See `WasmInstance.func`."""
+        type_ = self._type_of(name)
+
+        def call(args: Sequence[Any]) -> tuple[Any, ...]:
+            export, payload = self._call(name, args, None, None)
+            return export.results.decode_plain(payload, m.RESULT_LAYOUT.size)
+
+        return plain_func(name, type_, call)
+
+    def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None) -> tuple[Export, bytes]:
+        """The one call path: (the export, the RESULT's payload)."""
+        wall_s = self._wall(wall_s)
+        self._refuse_reentry()
+        try:
+            self._take_turn(wall_s)
+            started = time.monotonic()
+            export = self._exports.get(func) or self._resolve(func, started, wall_s)
+            data = export.params.encode(args)
+            self._check_message(len(data))
+            budget = self._talk.fuel.begin(fuel)
+            return export, self._talk.call(export, data, budget, self._talk.begin(started, wall_s))
+        finally:
+            self._end_turn()
+
+    def call_many(
+        self,
+        func: str,
+        rows: Iterable[Sequence[WasmVal | int | float]],
+        *,
+        fuel: int | None = None,
+        wall_s: float | None = None,
+    ) -> list[list[WasmVal]]:
+        """See `WasmInstance.call_many`. One message carries at most `message_bytes`; a longer batch takes several."""
+        wall_s = self._wall(wall_s)
+        self._refuse_reentry()
+        results: list[list[WasmVal]] = []
+        try:
+            self._take_turn(wall_s)
+            started = time.monotonic()
+            export = self._exports.get(func) or self._resolve(func, started, wall_s)
+            self._check_message(export.stride)
+            encoded = encode_rows(export.params, rows)
+            budget = self._talk.fuel.begin(fuel)
+            watch = self._talk.begin(started, wall_s)
+            most = max(1, self._limits.message_bytes // max(SLOT_BYTES, export.stride))
+            for at in range(0, len(encoded), most):
+                budget -= self._talk.batch(export, encoded[at : at + most], results, budget, watch)
+            self._talk.busy = False
+        except WasmError as exc:
+            if exc.results is None:
+                exc.results = results
+            raise
+        finally:
+            self._end_turn()
+        return results
+
+    def _resolve(self, func: object, started: float, wall_s: float | None) -> Export:
+        name = check_name(func)
+        type_ = self._type_of(name)
+        watch = self._talk.begin(started, wall_s)
+        export = self._exports[name] = self._talk.resolve(name, type_, watch)
+        self._talk.busy = False
+        return export
+
+    def _type_of(self, func: object) -> FuncType:
+        """The signature of a function that can be called."""
+        name = check_name(func)
+        compiled = self._module.compiled
+        type_ = compiled.functions.get(name)
+        if type_ is None:
+            if any(item.name == name for item in compiled.exports):
+                raise CallError(f"export {quoted(name)} is not a function")
+            raise no_export(name)
+        if type_.unsupported is not None:
+            raise unsupported(name, type_)
+        return type_
+
+    def _check_message(self, nbytes: int) -> None:
+        limit = self._limits.message_bytes
+        if nbytes > limit:
+            text = f"the arguments take {nbytes:,} bytes; message_bytes allows {limit:,}"
+            raise CallError(text, limit=limit, observed=nbytes)
+
+    # --- memory ---
+
+    def memory_read(self, offset: int, length: int) -> bytes:
+        """See `WasmInstance.memory_read`."""
+        start, size = check_range(offset, length)
+        data: bytes = self._operate(lambda watch: self._talk.read(start, size, watch))
+        return data
+
+    def memory_write(self, offset: int, data: bytes) -> None:
+        """See `WasmInstance.memory_write`."""
+        raw = as_data(data)
+        start, _ = check_range(offset, len(raw))
+        self._operate(lambda watch: self._talk.write(start, raw, watch))
+
+    def _operate(self, operation: Callable[[monitor.Watch], Any]) -> Any:
+        """Run a memory operation in a turn of its own."""
+        wall_s = self._limits.wall_s
+        self._refuse_reentry()
+        try:
+            self._take_turn(wall_s)
+            result = operation(self._talk.begin(time.monotonic(), wall_s))
+            self._talk.busy = False
+        except MemoryAccessError:
+            self._talk.busy = False  # that was a whole valid reply, too
+            raise
+        finally:
+            self._end_turn()
+        return result
+
+    # --- turns ---
+
+    def _wall(self, wall_s: float | None) -> float | None:
+        if wall_s is None:
+            return self._limits.wall_s
+        try:
+            checked: float = check_limit("wall_s", wall_s)
+        except ValueError as exc:
+            raise CallError(str(exc)) from None
+        return checked
+
+    def _refuse_reentry(self) -> None:
+        """Before anything is taken: what `_end_turn` would give back belongs to the call outside."""
+        if self._generation != generation.current():
+            raise CallError("this instance belongs to the process that made it, not to a fork of it")
+        if self._turn._is_owned():  # type: ignore[attr-defined]
+            raise CallError("an instance cannot be used from inside its own host function")
+
+    def _take_turn(self, wall_s: float | None) -> None:
+        if not self._turn.acquire(timeout=-1 if wall_s is None else wall_s):
+            raise CallError(f"the instance is busy: other threads used it for all of {wall_s:g} s", limit=wall_s)
+        if not self._handle.alive:
+            raise self._handle.verdict or self._handle.post_mortem(time.monotonic(), _END_WAIT_S)
+
+    def _end_turn(self) -> None:
+        """Give the turn back if it is ours: a KeyboardInterrupt may come between any two lines above."""
+        turn, handle = self._turn, self._handle
+        if not turn._is_owned():  # type: ignore[attr-defined]
+            return
+        if self._talk.busy:
+            self._talk.busy = False
+            handle.condemn(monitor.abandoned())
+        if not handle.alive:
+            handle.release()
+        turn.release()
+
+    # --- the rest of the contract ---
+
+    def set_fuel(self, fuel: int) -> None:
+        """See `WasmInstance.set_fuel`."""
+        self._refuse_reentry()
+        try:
+            self._take_turn(self._limits.wall_s)
+            self._talk.fuel.set_fuel(fuel)
+        finally:
+            self._end_turn()
+
+    def fuel_consumed(self) -> int | None:
+        """See `WasmInstance.fuel_consumed`."""
+        return self._talk.fuel.consumed
+
+    def close(self) -> None:
+        """See `WasmInstance.close`. Returns when the worker has ended."""
+        self._end(monitor.closed())
+
+    def kill(self) -> None:
+        """See `WasmInstance.kill`. Returns when the worker has ended."""
+        self._end(monitor.killed())
+
+    def _end(self, verdict: WasmError) -> None:
+        if self._generation != generation.current():
+            return  # the parent's worker is the parent's to end
+        self._handle.condemn(verdict)
+        self._handle.release_when_idle()  # else who is in an operation does it on the way out
+        self._handle.wait_ended(_END_WAIT_S)
+
+    @property
+    def alive(self) -> bool:
+        """Whether calls can still succeed."""
+        return self._generation == generation.current() and self._handle.alive
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._handle.pid or 0
+
+    def __repr__(self) -> str:
+        return f"<Instance in worker {self.pid}{'' if self.alive else ', gone'}>"
+
+
+class Disposal:
+    """Ends the worker of an instance that was dropped without being closed. Runs in the housekeeper's thread."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    def __call__(self) -> None:
+        # Nobody can be in an operation: that would hold the instance.
+        self._handle.condemn(monitor.closed())
+        self._handle.release()

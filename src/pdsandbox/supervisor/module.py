@@ -1,0 +1,89 @@
+"""A compiled module as the supervisor holds it: types as data, and a sealed memfd with native code for workers.
+
+The supervisor never looks into the artifact. The memfd is closed when the last module that uses it is collected, or
+when the supervisor closes, whichever comes first; who needs it meanwhile works on a duplicate.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import CallError, Cause, InstantiationError
+from ..externs import ExportType, FuncType, ImportType
+from ..interfaces import WasmModule
+from ..platform import here
+from ..text import quoted
+
+os_ = here()
+
+
+class Artifact:
+    """A sealed memfd with its size. `leave` runs a function later, in the housekeeper: closing is I/O."""
+
+    def __init__(self, fd: int, size: int, leave: Callable[[Callable[[], Any]], Any]) -> None:
+        self.size = size
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._finalizer = weakref.finalize(self, leave, functools.partial(os.close, fd))
+        self._finalizer.atexit = False
+
+    def duplicate(self) -> int:
+        """A descriptor of the caller's own; InstantiationError, CLOSED, when the supervisor is closed."""
+        with self._lock:
+            if self._fd < 0:
+                raise InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
+            return os_.above_std(os.dup(self._fd))
+
+    def close(self) -> None:
+        """Twice is allowed."""
+        with self._lock:
+            if self._fd >= 0 and self._finalizer.detach() is not None:
+                os.close(self._fd)
+            self._fd = -1
+
+
+class Compiled:
+    """What a compilation gives; shared by all equal modules."""
+
+    def __init__(self, artifact: Artifact, imports: tuple[ImportType, ...], exports: tuple[ExportType, ...]) -> None:
+        self.artifact = artifact
+        self.imports = imports
+        self.exports = exports
+        self.functions = {item.name: item.type for item in exports if isinstance(item.type, FuncType)}
+
+
+class Module(WasmModule):
+    """See `WasmModule`."""
+
+    def __init__(self, host: object, compiled: Compiled, sha256: str) -> None:
+        self.host = host
+        self.compiled = compiled
+        self._sha256 = sha256
+
+    def exports(self) -> list[str]:
+        return [item.name for item in self.compiled.exports]
+
+    def export_types(self) -> list[ExportType]:
+        """Names and types of all exports, in declaration order."""
+        return list(self.compiled.exports)
+
+    def imports(self) -> list[ImportType]:
+        return list(self.compiled.imports)
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256
+
+    def signature(self, name: str) -> FuncType:
+        found = self.compiled.functions.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise CallError(f"the module exports no function {quoted(str(name))}")
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Module {self._sha256[:12]}: {len(self.compiled.exports)} exports>"

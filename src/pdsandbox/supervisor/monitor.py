@@ -1,0 +1,182 @@
+"""Verdicts, purely: what a death, an overrun or an ERROR message means. Decides and never acts; has no clock and no I/O."""
+
+from __future__ import annotations
+
+import errno as errno_names
+import os
+import signal
+from dataclasses import dataclass
+
+from ..errors import (
+    TRAP_SENTENCES,
+    CallError,
+    Cause,
+    CompileError,
+    Frame,
+    FuelExhausted,
+    GuestExit,
+    InstantiationError,
+    MemoryAccessError,
+    RssExceeded,
+    Trap,
+    TrapCode,
+    WallClockExceeded,
+    WasmError,
+    WorkerCrashed,
+)
+from ..protocol import messages as m
+from ..text import one_line
+
+MIB = 1 << 20
+
+# Guests touch fresh pages at 1 to 2 GB/s here, with huge pages several times that; the next sample comes before
+# this rate could use up what is left. At most 10 ms apart, at least 0.5 ms (a sample costs 4 us).
+_BYTES_PER_S = 4 << 30
+_SAMPLE_MOST_S = 0.010
+_SAMPLE_LEAST_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What one operation may use: seconds (for messages; the deadline is absolute) and bytes resident."""
+
+    wall_s: float | None
+    deadline: float
+    rss_bytes: int | None
+
+
+def next_sample_s(resident: int, rss_bytes: int | None) -> float:
+    """How long until resident memory must be looked at again."""
+    if rss_bytes is None:
+        return 3600.0
+    return min(_SAMPLE_MOST_S, max(_SAMPLE_LEAST_S, (rss_bytes - resident) / _BYTES_PER_S))
+
+
+def over(now: float, resident: int, watch: Watch) -> WasmError | None:
+    """The verdict on a running operation, or None."""
+    if watch.rss_bytes is not None and resident > watch.rss_bytes:
+        return rss_exceeded(resident, watch.rss_bytes)
+    if now >= watch.deadline:
+        return wall_exceeded(watch.wall_s)
+    return None
+
+
+def wall_exceeded(wall_s: float | None) -> WallClockExceeded:
+    return WallClockExceeded(f"wall-clock limit of {wall_s or 0:g} s exceeded", limit=wall_s)
+
+
+def rss_exceeded(resident: int, limit: int) -> RssExceeded:
+    text = f"RSS limit of {limit / MIB:g} MiB exceeded ({resident / MIB:.1f} MiB observed)"
+    return RssExceeded(text, limit=limit, observed=resident)
+
+
+def ended(sig: int | None, exit_code: int | None) -> WorkerCrashed:
+    """A worker that ended by itself."""
+    if sig is not None:
+        return WorkerCrashed(f"worker crashed: {signal_name(sig)}", cause=Cause.SIGNAL, signal=sig)
+    return WorkerCrashed(f"worker crashed: exit code {exit_code}", cause=Cause.EXIT, exit_code=exit_code)
+
+
+def timer_fired(sig: int | None, watch: Watch | None, now: float) -> bool:
+    """Whether a death by SIGALRM was the worker's own backstop: only after the deadline of a running operation."""
+    return sig == signal.SIGALRM and watch is not None and now >= watch.deadline
+
+
+def broke_protocol(what: str) -> WorkerCrashed:
+    return WorkerCrashed(f"worker crashed: protocol violation: {one_line(what, 200)}", cause=Cause.PROTOCOL)
+
+
+def lost(what: str) -> WorkerCrashed:
+    """The fork server is gone, and with it every worker and what could be known of their ends."""
+    return WorkerCrashed(f"worker crashed: {what}", cause=Cause.HOST)
+
+
+def killed() -> WorkerCrashed:
+    return WorkerCrashed("worker crashed: killed by kill()", cause=Cause.CANCELLED)
+
+
+def abandoned() -> WorkerCrashed:
+    return WorkerCrashed("worker crashed: killed because its caller left during a call", cause=Cause.CANCELLED)
+
+
+def closed() -> CallError:
+    return CallError("the instance is closed", cause=Cause.CLOSED)
+
+
+def refused(number: int) -> InstantiationError:
+    """This machine refused to start a worker."""
+    name = errno_names.errorcode.get(number, str(number))
+    return InstantiationError(f"a worker could not be started: {os.strerror(number)} ({name})", cause=Cause.HOST)
+
+
+def host_failure(exc: OSError) -> InstantiationError:
+    """The same, refused in this very process."""
+    return refused(exc.errno) if exc.errno else InstantiationError(f"a worker could not be started: {exc}", cause=Cause.HOST)
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def failure(error: m.Error) -> WasmError:
+    """The error that an ERROR message stands for. Its text and frames may come from a guest: cut and escaped."""
+    kind, text = error.failure, one_line(error.text, 500)
+    if kind == m.Failure.FUEL:
+        return FuelExhausted()
+    if kind == m.Failure.MEMORY:
+        return MemoryAccessError()
+    if kind == m.Failure.TRAP:
+        code = _trap_code(error.trap_code)
+        return Trap(_sentence(code), trap_code=code, frames=_frames(error.frames))
+    if kind == m.Failure.START_TRAP:
+        code = _trap_code(error.trap_code)
+        message = f"start function trapped: {_sentence(code)}"
+        return InstantiationError(message, cause=Cause.GUEST_TRAP, trap_code=code, frames=_frames(error.frames))
+    if kind == m.Failure.GUEST_EXIT:
+        return GuestExit(f"guest exited with {error.exit_code}", exit_code=error.exit_code)
+    if kind == m.Failure.COMPILE:
+        return CompileError(text, limit=error.limit)
+    if kind == m.Failure.HOST_LIMIT:
+        return CallError(text, cause=Cause.HOST_FUNCTION, limit=error.limit)
+    if kind == m.Failure.CALL:
+        return CallError(text)
+    if kind in (m.Failure.HOST_FUNCTION, m.Failure.START_HOST_FUNCTION):
+        return _host_function_failed(error)
+    if kind == m.Failure.START_MEMORY:
+        return InstantiationError(text, cause=Cause.MEMORY)
+    if kind == m.Failure.LINK:
+        return InstantiationError(text)
+    return CallError(f"the engine failed: {text}", cause=Cause.EXIT)
+
+
+def _host_function_failed(error: m.Error) -> WasmError:
+    """A function in the worker raised: its traceback, as text, becomes the chained exception."""
+    first, _, rest = error.text.partition("\n")
+    cls = CallError if error.failure == m.Failure.HOST_FUNCTION else InstantiationError
+    exc = cls(one_line(first, 200), cause=Cause.HOST_FUNCTION)
+    if rest:
+        exc.__cause__ = RuntimeError("\n".join(one_line(line, 200) for line in rest.splitlines()[:40]))
+    return exc
+
+
+def _trap_code(value: int | None) -> TrapCode | None:
+    try:
+        return TrapCode(value)
+    except ValueError:
+        return None
+
+
+def _sentence(code: TrapCode | None) -> str:
+    return "the engine reported a trap without a known code" if code is None else TRAP_SENTENCES[code]
+
+
+def _frames(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    def cut(name: str | None) -> str | None:
+        return None if name is None else name[:256]
+
+    return tuple(
+        Frame(f.func_index, cut(f.func_name), cut(f.module_name), f.func_offset, f.module_offset) for f in frames
+    )

@@ -1,0 +1,43 @@
+"""A compiler: one module in, its artifact and types out, then gone. What it parses is hostile; what it says is not trusted."""
+
+from __future__ import annotations
+
+from ..errors import CompileError
+from ..protocol import messages as m
+from ..protocol import metadata
+from ..runtime.engine import Engine
+from .faults import error_message
+from .pipes import Inbox, Leave, Outbox
+
+
+def run(engine: Engine, requests: int, replies: int) -> int:
+    """Serve one COMPILE; the process's exit code."""
+    try:
+        inbox, outbox = Inbox(requests), Outbox(replies)
+        outbox.write(m.Ready().frame())
+        kind, length = inbox.read(0)
+        if kind != m.COMPILE:
+            raise SystemExit(f"unexpected message kind {kind} in a compiler")
+        message = m.Compile.decode(inbox.view[8 : 8 + length])
+        try:
+            _compile(engine, message, outbox)
+        except (CompileError, MemoryError) as exc:
+            outbox.write(error_message(exc, 0).frame())
+    except Leave:
+        pass
+    return 0
+
+
+def _compile(engine: Engine, message: m.Compile, outbox: Outbox) -> None:
+    module = engine.compile(message.source, text=message.text)
+    imports, exports = tuple(module.imports()), tuple(module.exports())
+    if len(imports) > metadata.MAX_ENTRIES or len(exports) > metadata.MAX_ENTRIES:
+        raise CompileError(f"more than {metadata.MAX_ENTRIES:,} imports or exports", limit=metadata.MAX_ENTRIES)
+    artifact = memoryview(module.serialize())
+    compiled = m.Compiled(len(artifact), imports, exports).frame()
+    if len(compiled) > metadata.METADATA_CAP:
+        mib = metadata.METADATA_CAP >> 20
+        raise CompileError(f"imports and exports take more than {mib} MiB", limit=metadata.METADATA_CAP)
+    outbox.write(compiled)
+    for at in range(0, len(artifact), m.CHUNK_BYTES):
+        outbox.write(m.Artifact(bytes(artifact[at : at + m.CHUNK_BYTES])).frame())

@@ -1,0 +1,292 @@
+"""A worker: loads one module, then answers one message at a time until its pipes close.
+
+One thread. It owns the request pipe's read end, the reply pipe's write end, the socket until the module is loaded,
+and one guest. The call's slots are worked on where they were received and the reply is written from there; what
+arrives during a host call goes to a second buffer, because the engine will still write its results into the first.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ..errors import CallError, Cause, InstantiationError, WasmError
+from ..externs import ImportType
+from ..imports import Offer
+from ..platform import here
+from ..protocol import messages as m
+from ..protocol.frames import HEADER, HEADER_BYTES
+from ..runtime.engine import Engine, Module
+from ..runtime.guest import Export, Guest, RawFunction
+from ..runtime.hostcalls import HostCalls, RemoteOffer
+from ..slots import SLOT_BYTES
+from . import warmup
+from .faults import RemoteFailed, error_message
+from .pipes import CLOSE_NS, SPIN_NS, Backstop, Inbox, Leave, Outbox
+
+os_ = here()
+
+_CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
+_BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
+_RESULT_HEAD: Final = HEADER_BYTES + m.RESULT_LAYOUT.size
+_RESULTS_HEAD: Final = HEADER_BYTES + m.RESULTS_LAYOUT.size
+
+
+def run(engine: Engine, warm: Module, requests: int, replies: int, sock: int) -> int:
+    """Serve until the supervisor leaves; the process's exit code. `warm` is the loaded warm-up module."""
+    try:
+        Worker(engine, warm, requests, replies, sock).serve()
+    except Leave:
+        pass
+    return 0
+
+
+class Worker:
+    """The loop, and the guest that it drives."""
+
+    def __init__(self, engine: Engine, warm: Module, requests: int, replies: int, sock: int) -> None:
+        self._engine = engine
+        self._warm = warm
+        self._inbox = Inbox(requests)
+        self._nested: Inbox | None = None
+        self._requests = requests
+        self._outbox = Outbox(replies)
+        self._socket = sock
+        self._backstop = Backstop()
+        self._guest: Guest | None = None
+        self._hosts: HostCalls | None = None
+        self._exports: list[Export] = []
+        self._spin_in_call = False
+
+    # --- the loop ---
+
+    def serve(self) -> None:
+        """READY, one LOAD, then requests."""
+        self._outbox.write(m.Ready().frame())
+        if not self._inbox.waiting():
+            # A spare: nobody waits for it, so it may as well touch its pages now.
+            warmup.run_once(self._engine, self._warm)
+        kind, length = self._inbox.read(0)
+        if kind != m.LOAD:
+            raise SystemExit(f"unexpected message kind {kind} before LOAD")
+        if not self._load(m.Load.decode(self._inbox.view[HEADER_BYTES : HEADER_BYTES + length])):
+            return
+        read, idle, spin_until = self._inbox.read, self._backstop.disarm, 0
+        replied = time.perf_counter_ns()
+        while True:
+            kind, length = read(spin_until, idle)
+            now = time.perf_counter_ns()
+            if kind == m.CALL:
+                spin = self._call(length)
+            else:
+                spin = self._other(kind, length)
+            close = now - replied < CLOSE_NS
+            replied = time.perf_counter_ns()
+            spin_until = replied + SPIN_NS if spin and close else 0
+
+    def _other(self, kind: int, length: int) -> bool:
+        payload = self._inbox.view[HEADER_BYTES : HEADER_BYTES + length]
+        if kind == m.CALL_MANY:
+            return self._call_many(length)
+        if kind in (m.MEM_READ, m.MEM_WRITE):
+            self._outbox.write(self._memory(kind, payload))
+            return True
+        if kind == m.RESOLVE:
+            self._outbox.write(self._resolve(m.Resolve.decode(payload).name).frame())
+            return True
+        raise SystemExit(f"unexpected message kind {kind}")
+
+    # --- loading ---
+
+    def _load(self, load: m.Load) -> bool:
+        """Instantiate; False when that failed and the supervisor was told."""
+        guest = Guest(
+            self._engine,
+            memory_bytes=load.memory_bytes,
+            memories=load.memories,
+            table_elements=load.table_elements,
+        )
+        hosts = HostCalls(
+            guest,
+            host_calls=load.host_calls,
+            host_call_bytes=load.host_call_bytes,
+            message_bytes=load.message_bytes,
+            remote=self,
+        )
+        self._guest, self._hosts = guest, hosts
+        try:
+            offers = self._offers(load)
+            artifact = self._receive_artifact()
+            if load.wall_us:
+                self._backstop.arm(load.wall_us / 1e6)
+            module = self._engine.deserialize(artifact)
+
+            def bind(wanted: ImportType, _guest: Guest) -> RawFunction | None:
+                offer = offers.get((wanted.module, wanted.name))
+                return None if offer is None else hosts.bind(wanted, offer)
+
+            hosts.reset()
+            guest.instantiate(module, bind, load.fuel)
+        except (WasmError, RemoteFailed, MemoryError) as exc:
+            self._outbox.write(error_message(exc, guest.last_fuel).frame())
+            return False
+        self._outbox.write(m.Loaded(guest.last_fuel).frame())
+        return True
+
+    def _offers(self, load: m.Load) -> dict[tuple[str, str], Offer | RemoteOffer]:
+        offers: dict[tuple[str, str], Offer | RemoteOffer] = {}
+        if load.sys_path:
+            sys.path[:] = load.sys_path
+        for spec in load.offers:
+            pd = m.PD_NAMES[spec.pd] or None
+            if spec.where == m.Where.SUPERVISOR:
+                offers[spec.module, spec.name] = RemoteOffer(spec.type, spec.index, pd)
+            elif spec.where == m.Where.WORKER:
+                offers[spec.module, spec.name] = Offer(spec.type, _unpickle(spec), pd)
+            else:
+                offers[spec.module, spec.name] = Offer(spec.type, None, pd)
+        return offers
+
+    def _receive_artifact(self) -> memoryview:
+        sock = socket.socket(fileno=self._socket)
+        try:
+            _, fds, _ = os_.recv_fds(sock, 1, 1)
+        finally:
+            sock.close()
+        if len(fds) != 1:
+            raise InstantiationError("the module could not be handed to the worker", cause=Cause.HOST)
+        try:
+            if not os_.is_sealed(fds[0]):
+                raise SystemExit("the artifact is not sealed")
+            return memoryview(os_.map_readonly(fds[0]))
+        finally:
+            os.close(fds[0])
+
+    # --- requests ---
+
+    def _resolve(self, name: bytes) -> m.Message:
+        guest = self._guest
+        assert guest is not None
+        try:
+            export = guest.resolve(name.decode("utf-8"))
+        except WasmError as exc:
+            return error_message(exc, 0)
+        if export is None:
+            return m.Error(m.Failure.CALL, text="the module has no such export")
+        if export.params is not None:
+            self._exports.append(export)
+        return m.Resolved(len(self._exports) - 1 if export.params is not None else 0xFFFFFFFF, export.type)
+
+    def _call(self, length: int) -> bool:
+        inbox, guest, hosts = self._inbox, self._guest, self._hosts
+        assert guest is not None and hosts is not None
+        number, flags, fuel, wall_us = m.CALL_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
+        export = self._exports[number]
+        if length != m.CALL_LAYOUT.size + export.params.nbytes:
+            raise SystemExit("a call's slots do not match the export's type")
+        self._start(wall_us, flags)
+        try:
+            used = guest.call(export, inbox.address + _CALL_SLOTS, fuel)
+        except (WasmError, RemoteFailed, MemoryError) as exc:
+            self._outbox.write(error_message(exc, guest.last_fuel).frame())
+            return bool(flags & m.SPIN)
+        nbytes = export.results.nbytes
+        start = _CALL_SLOTS - _RESULT_HEAD
+        HEADER.pack_into(inbox.view, start, m.RESULT_LAYOUT.size + nbytes, m.RESULT)
+        m.RESULT_LAYOUT.pack_into(inbox.view, start + HEADER_BYTES, used)
+        self._outbox.write_in_place(inbox.view, inbox.address, start, _RESULT_HEAD + nbytes)
+        return bool(flags & m.SPIN)
+
+    def _call_many(self, length: int) -> bool:
+        inbox, guest = self._inbox, self._guest
+        assert guest is not None
+        number, flags, fuel, wall_us, rows, width = m.CALL_MANY_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
+        export = self._exports[number]
+        stride = width * SLOT_BYTES
+        if width != export.nslots or length != m.CALL_MANY_LAYOUT.size + rows * stride:
+            raise SystemExit("a batch's slots do not match the export's type")
+        self._start(wall_us, flags)
+        call, address = guest.call, inbox.address + _BATCH_SLOTS
+        used = done = 0
+        failure: m.Error | None = None
+        try:
+            for done in range(rows):  # noqa: B007 - how many rows were done when one failed
+                used += call(export, address, fuel - used)
+                address += stride
+            done = rows
+        except (WasmError, RemoteFailed, MemoryError) as exc:
+            used += guest.last_fuel
+            failure = error_message(exc, 0)
+        size = done * stride
+        start = _BATCH_SLOTS - _RESULTS_HEAD
+        HEADER.pack_into(inbox.view, start, m.RESULTS_LAYOUT.size + size, m.RESULTS)
+        m.RESULTS_LAYOUT.pack_into(inbox.view, start + HEADER_BYTES, used, done, width, failure is not None)
+        self._outbox.write_in_place(inbox.view, inbox.address, start, _RESULTS_HEAD + size)
+        if failure is not None:
+            self._outbox.write(failure.frame())
+        return bool(flags & m.SPIN)
+
+    def _start(self, wall_us: int, flags: int) -> None:
+        if wall_us:
+            self._backstop.arm(wall_us / 1e6)
+        else:
+            self._backstop.disarm()
+        self._spin_in_call = bool(flags & m.SPIN)
+        assert self._hosts is not None
+        self._hosts.reset()
+
+    def _memory(self, kind: int, payload: memoryview) -> bytes:
+        guest = self._guest
+        assert guest is not None
+        try:
+            size = guest.memory_size() or 0
+            if kind == m.MEM_READ:
+                read = m.MemRead.decode(payload)
+                if read.offset + read.total > size:
+                    return m.Error(m.Failure.MEMORY).frame()
+                return m.MemData(guest.memory_read(read.offset, read.length)).frame()
+            write = m.MemWrite.decode(payload)
+            if write.offset + write.total > size:
+                return m.Error(m.Failure.MEMORY).frame()
+            guest.memory_write(write.offset, write.data)
+        except WasmError:
+            return m.Error(m.Failure.MEMORY).frame()
+        return m.MemDone().frame()
+
+    # --- host calls to the supervisor (hostcalls.Remote) ---
+
+    def call(self, index: int, slots: bytes, blobs: tuple[bytes, ...], nresult_bytes: int) -> bytes:
+        """Have the supervisor run its function `index`; meanwhile it may read and write the guest's memory."""
+        first, second = (*blobs, b"", b"")[:2]
+        self._outbox.write(m.HostCall(index, slots, first, second).frame())
+        if self._nested is None:
+            self._nested = Inbox(self._requests)
+        inbox = self._nested
+        while True:
+            kind, length = inbox.read(time.perf_counter_ns() + SPIN_NS if self._spin_in_call else 0)
+            payload = inbox.view[HEADER_BYTES : HEADER_BYTES + length]
+            if kind == m.HOST_RETURN and length == nresult_bytes:
+                return bytes(payload)
+            if kind == m.HOST_FAIL:
+                raise RemoteFailed
+            if kind not in (m.MEM_READ, m.MEM_WRITE):
+                raise SystemExit(f"unexpected message kind {kind} during a host call")
+            self._outbox.write(self._memory(kind, payload))
+
+
+def _unpickle(spec: m.OfferSpec) -> Callable[..., object]:
+    """The function that the supervisor pickled: the one thing that is ever unpickled, and only in this direction."""
+    import cloudpickle
+
+    try:
+        fn: Callable[..., object] = cloudpickle.loads(spec.pickled)  # noqa: TID251, S301 - from our supervisor
+    except Exception as exc:
+        text = f"in_worker function for {spec.module!r}.{spec.name!r} cannot be unpickled in the worker"
+        raise InstantiationError(f"{text}: {type(exc).__name__}: {exc}", cause=Cause.HOST_FUNCTION) from exc
+    if not callable(fn):
+        raise CallError("in_worker did not carry a function")
+    return fn

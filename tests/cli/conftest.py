@@ -1,0 +1,95 @@
+"""The command line in this process, over `WasmtimeHost` instead of worker processes (the seam is `hosts.open_host`)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("click")
+pytest.importorskip("rich")
+
+FUNCTIONS = r"""(module
+  (import "env" "pd_log" (func (param i32 i32 i32)))
+  (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+  (func (export "id") (param i32 i64 f32 f64) (result i32 i64 f32 f64)
+    (local.get 0) (local.get 1) (local.get 2) (local.get 3))
+  (func $inner (export "trap") unreachable)
+  (func (export "nothing"))
+  (func (export "vector") (param v128))
+  (func (export "spin") (loop $on (br $on)))
+  (memory (export "memory") 2 5)
+  (global (export "g") i32 (i32.const 7))
+  (table (export "t") 1 funcref))
+"""
+
+
+@dataclasses.dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.out.count("\n") == 1, "one object on one line"
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """cli("run", FILE, ...): the command in this process, its guests too."""
+    from pdsandbox import WasmtimeHost
+    from pdsandbox.cli import hosts
+    from pdsandbox.cli.main import main
+
+    from pdsandbox.runtime.host import LocalModule
+
+    monkeypatch.setattr(LocalModule, "export_types", lambda self: list(self.module.exports()), raising=False)
+    beyond = {"wall_s": None, "rss_bytes": None, "compile_wall_s": None, "compile_rss_bytes": None}
+    monkeypatch.setattr(hosts, "open_host", lambda limits: WasmtimeHost(dataclasses.replace(limits, **beyond)))
+
+    def run(*args: Any) -> Ended:
+        code = main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return Ended(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> Path:
+    """A module with a few functions, in a file."""
+    return write(tmp_path, "functions.wat", FUNCTIONS)
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    """A file with this content."""
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Callable[[str], Path]:
+    """module(text): a .wat file of it."""
+    return lambda text: write(tmp_path, "module.wat", text)
+
+
+@pytest.fixture
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """command("run", FILE, ...): the real command, in a process of its own, over worker processes."""
+
+    def run(*args: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "pdsandbox", *map(str, args)]
+        return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60, **options)
+
+    return run

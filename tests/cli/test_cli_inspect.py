@@ -1,0 +1,101 @@
+"""`pdsandbox inspect`: what a module has and needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import FUNCTIONS
+
+Cli = Callable[..., Any]
+
+NEEDY = r"""(module
+  (import "env" "pd_now_micros" (func (result i64)))
+  (import "env" "pd_log" (func (param i32)))
+  (import "host" "\1b[31m" (func (param i32) (result f64)))
+  (import "host" "vector" (func (param v128)))
+  (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+  (import "env" "memory" (memory 1))
+  (func (export "run")))
+"""
+
+
+def test_json(cli: Cli, functions: Path) -> None:
+    """Exports with kinds and types, memories in pages and bytes, the source's hash and size."""
+    ended = cli("inspect", functions, "--json")
+    found = ended.json
+    assert (ended.code, ended.err, found["ok"]) == (0, "", True)
+    assert found["sha256"] == hashlib.sha256(FUNCTIONS.encode()).hexdigest()
+    assert found["size"] == len(FUNCTIONS.encode())
+    by_name = {export["name"]: export for export in found["exports"]}
+    assert by_name["add"]["params"] == ["i32", "i32"]
+    assert by_name["add"]["type"] == "(i32, i32) -> (i32)"
+    assert by_name["vector"]["callable"] is False
+    assert [export["name"] for export in found["exports"]][0] == "add"
+    assert {name: export["kind"] for name, export in by_name.items() if export["kind"] != "function"} == {
+        "memory": "memory",
+        "g": "global",
+        "t": "table",
+    }
+    (memory,) = found["memories"]
+    assert (memory["minimum_pages"], memory["maximum_bytes"]) == (2, 5 * 65536)
+    assert found["imports"][0]["satisfied_by"] == "pd"
+    assert found["needs"] == []
+
+
+def test_needs(cli: Cli, module: Callable[[str], Path]) -> None:
+    """Each import is told what answers it: built in, a function of yours, WASI later, or nothing."""
+    found = cli("inspect", module(NEEDY), "--json").json
+    answers = [item["satisfied_by"] for item in found["imports"]]
+    assert answers == ["pd", "functions", "functions", "nothing", "wasi", "nothing"]
+    assert [need.split(" ")[0] for need in found["needs"]] == ["WASI", "2", "2"]
+
+
+def test_memory_beyond_the_limit(cli: Cli, module: Callable[[str], Path]) -> None:
+    """A module whose memory starts above the default limit is told the option that lets it run."""
+    found = cli("inspect", module('(module (memory (export "m") 4096) (func (export "f")))'), "--json").json
+    assert found["needs"] == ["--memory 256MiB or more (export m)"]
+
+
+def test_tables(cli: Cli, module: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables show everything, and what the guest chose is escaped."""
+    monkeypatch.setenv("COLUMNS", "120")
+    ended = cli("inspect", module(NEEDY))
+    assert (ended.code, ended.err) == (0, "")
+    assert "\x1b" not in ended.out
+    for text in ("pd_now_micros", "built in", "\\x1b[31m", "functions=", "WASI: not yet", "(i32) -> (f64)", "sha256 "):
+        assert text in ended.out
+
+
+def test_markup_is_not_interpreted(cli: Cli, module: Callable[[str], Path]) -> None:
+    """A name that looks like rich's markup or an emoji code is shown as it is."""
+    ended = cli("inspect", module('(module (func (export "[bold red]x[/] :smile: [link=http://a]")))'))
+    assert "[bold red]x[/] :smile: [link=http://a]" in ended.out
+
+
+def test_ten_thousand_exports(cli: Cli, module: Callable[[str], Path]) -> None:
+    """A huge list is cut on the terminal and whole in JSON."""
+    text = '(module (func $f) ' + " ".join(f'(export "f{n}" (func $f))' for n in range(10_000)) + ")"
+    path = module(text)
+    shown = cli("inspect", path).out
+    assert "and 9,800 more" in shown
+    assert shown.count("\n") < 300
+    assert len(cli("inspect", path, "--json").json["exports"]) == 10_000
+
+
+def test_long_names(cli: Cli, module: Callable[[str], Path]) -> None:
+    """A 100 KB name is cut, an empty one does no harm."""
+    ended = cli("inspect", module(f'(module (func (export "{"n" * 100_000}")) (func (export "")))'))
+    assert ended.code == 0
+    assert len(ended.out) < 10_000
+    assert "(100,000 characters)" in ended.out.replace("\n", "").replace("│", "").replace(" ", "").replace(
+        "characters", " characters"
+    )
+
+
+def test_does_not_run_the_module(cli: Cli, module: Callable[[str], Path]) -> None:
+    """A start function that traps is compiled, not run."""
+    assert cli("inspect", module('(module (func $f unreachable) (start $f) (func (export "f")))')).code == 0

@@ -1,0 +1,129 @@
+"""Fixtures for all tests: nothing may survive a test; every conformance test runs on every host.
+
+`host` is one shared host a kind, with default limits; `host_factory` makes one with other limits and closes it;
+`instantiate` compiles and instantiates in one go and closes. A marker `requires(Capability.X)` passes over a host
+that lists X as missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from leaks import Holdings, adopt_orphans
+
+GUESTS = Path(__file__).parent / "guests"
+HOST_KINDS = ("wasmtime", "supervisor")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "requires(capability, …): what a host must not list as missing")
+    config.addinivalue_line(
+        "markers",
+        "orphans: kills a process on purpose whose children then become ours; they must die, and are reaped here",
+    )
+    config.stash[_subreaper] = adopt_orphans()
+
+
+_subreaper = pytest.StashKey[bool]()
+
+
+def _is_artifact(target: str) -> bool:
+    return target.startswith("/memfd:")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_survives(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No process and no descriptor that this test has opened survives it.
+
+    Hosts with a wider scope stand before the test and so in its baseline; only their cache of compiled modules
+    (sealed memfds) may grow, and is counted when they close.
+    """
+    before = Holdings()
+    yield
+    shared = "host" in request.fixturenames
+    orphans = request.node.get_closest_marker("orphans") is not None
+    left = before.extra(reap=orphans, ignore=_is_artifact if shared else lambda _target: False)
+    if left:
+        pytest.fail("the test left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def wat() -> Callable[[str], str]:
+    """The text of tests/guests/NAME.wat."""
+    return lambda name: (GUESTS / f"{name}.wat").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session", params=HOST_KINDS)
+def host_kind(request: pytest.FixtureRequest) -> str:
+    """Which host the test runs on."""
+    kind: str = request.param
+    return kind
+
+
+def make_host(kind: str, *, engine: Any = None, **limits: Any) -> Any:
+    """A host of this kind. Where time is limited at all, and the test does not ask, there is plenty of it."""
+    import pdsandbox
+
+    if kind == "supervisor":
+        limits.setdefault("wall_s", 60.0)
+    cls = pdsandbox.WasmtimeHost if kind == "wasmtime" else pdsandbox.Supervisor
+    return cls(limits=pdsandbox.Limits(**limits), engine=engine or pdsandbox.EngineConfig())
+
+
+@pytest.fixture(scope="session")
+def host(host_kind: str) -> Iterator[Any]:
+    """One host a kind, shared by the whole session, warm: its fork server runs before any test's baseline."""
+    before = Holdings()
+    shared = make_host(host_kind)
+    shared.instantiate(shared.compile('(module (func (export "warm")))')).close()
+    yield shared
+    shared.close()
+    left = before.extra()
+    assert not left, f"closing the shared {host_kind} host left behind:\n  " + "\n  ".join(left)
+
+
+@pytest.fixture
+def host_factory(host_kind: str) -> Iterator[Callable[..., Any]]:
+    """Makes hosts with the given limits (and `engine=`); they are closed after the test."""
+    made: list[Any] = []
+
+    def make(**options: Any) -> Any:
+        made.append(make_host(host_kind, **options))
+        return made[-1]
+
+    yield make
+    for each in reversed(made):
+        each.close()
+
+
+@pytest.fixture
+def instantiate(host: Any) -> Iterator[Callable[..., Any]]:
+    """instantiate(source, imports=None, on=host): a new instance, closed after the test."""
+    made: list[Any] = []
+
+    def make(source: bytes | str, imports: Any = None, *, on: Any = None) -> Any:
+        chosen = host if on is None else on
+        made.append(chosen.instantiate(chosen.compile(source), imports))
+        return made[-1]
+
+    yield make
+    for each in reversed(made):
+        each.close()
+
+
+@pytest.fixture(autouse=True)
+def _capabilities(request: pytest.FixtureRequest) -> None:
+    """Pass over a host for what it lists as missing, and for nothing else."""
+    asked = {capability for mark in request.node.iter_markers("requires") for capability in mark.args}
+    if not asked:
+        return
+    import pdsandbox
+
+    kind = request.getfixturevalue("host_kind")
+    cls = pdsandbox.WasmtimeHost if kind == "wasmtime" else pdsandbox.Supervisor
+    missing = sorted(capability.value for capability in asked & cls.missing)
+    if missing:
+        pytest.skip(f"{cls.__name__} lists as missing: {', '.join(missing)}")

@@ -1,0 +1,5 @@
+;; Has an element segment that ends one entry beyond its table.
+(module
+  (table 2 funcref)
+  (func $f)
+  (elem (i32.const 1) $f $f))

@@ -1,0 +1,4 @@
+;; Traps in its start function.
+(module
+  (func $start unreachable)
+  (start $start))

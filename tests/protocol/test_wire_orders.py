@@ -1,0 +1,190 @@
+"""Which message is legal when: the whole table, and what must hold of it whoever writes it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from wire_end import SUPERVISOR, WORKER
+
+from pdsandbox.protocol import messages as m
+from pdsandbox.protocol.codec import ProtocolError
+from pdsandbox.protocol.orders import TABLE, Orders, State
+
+S = State
+HOSTS = {S.LOADING_HOST: S.LOADING, S.CALLING_HOST: S.CALLING, S.BATCH_HOST: S.BATCH}
+MEMORIES = {S.LOADING_MEMORY: S.LOADING_HOST, S.CALLING_MEMORY: S.CALLING_HOST, S.BATCH_MEMORY: S.BATCH_HOST}
+#: READY is still owed.
+STARTS = {S.STARTING, S.STARTING_LOAD, S.STARTING_COMPILE}
+# Where a conversation may rest: nobody owes anything. A compiler exits after its last ARTIFACT.
+RESTS = {S.FRESH, S.IDLE, S.COMPILED, S.GONE}
+
+
+def kinds_in(state: State) -> set[int]:
+    return {kind for at, kind in TABLE if at is state}
+
+
+def moves(state: State) -> set[State]:
+    """Every state that one message leads to from `state`, asked of Orders and not of the table."""
+    found = set()
+    for kind, failed in itertools.product(range(256), (False, True)):
+        orders = Orders(state)
+        if orders.legal(kind):
+            orders.advance(kind, failed=failed)
+            found.add(orders.state)
+    return found
+
+
+def reachable(start: State) -> set[State]:
+    seen, todo = {start}, [start]
+    while todo:
+        fresh = moves(todo.pop()) - seen
+        seen |= fresh
+        todo += fresh
+    return seen
+
+
+@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+def test_every_pair_is_in_the_table_or_refused(state: State) -> None:
+    """Of all 256 kinds, those in the table move as it says; any other is a ProtocolError and moves nothing."""
+    for kind in range(256):
+        orders = Orders(state)
+        if (state, kind) in TABLE:
+            assert orders.legal(kind)
+            orders.advance(kind)
+            assert orders.state is TABLE[state, kind]
+        else:
+            assert not orders.legal(kind)
+            for failed in (False, True):
+                with pytest.raises(ProtocolError, match=f"{kind} is not legal in state {state.name}"):
+                    orders.advance(kind, failed=failed)
+            assert orders.state is state
+
+
+@pytest.mark.parametrize("kind", sorted(set(range(256)) - set(m.MESSAGES)))
+def test_unknown_kinds_are_refused(kind: int) -> None:
+    """A kind that no message has is refused whatever its payload is, and is legal in no state."""
+    for payload in (b"", b"\0" * 64, b"\xff" * 64):
+        with pytest.raises(ProtocolError, match="unknown"):
+            m.decode(kind, payload)
+    assert not any(Orders(state).legal(kind) for state in State)
+
+
+def test_the_table_holds_states_and_known_kinds_only() -> None:
+    """Each row is made of states and kinds that exist, and each kind has a place in it."""
+    assert {kind for _, kind in TABLE} == set(m.MESSAGES) == SUPERVISOR | WORKER
+    assert all(type(at) is State and type(to) is State for (at, _), to in TABLE.items())
+    assert not SUPERVISOR & WORKER
+
+
+def test_ready_comes_once_and_first() -> None:
+    """READY is the first that a worker or compiler may send, and never comes again."""
+    assert Orders().state is S.STARTING
+    assert kinds_in(S.STARTING) & WORKER == {m.READY}
+    for state in STARTS:
+        assert TABLE[state, m.READY] not in STARTS
+        assert not reachable(TABLE[state, m.READY]) & STARTS
+    assert {at for at, kind in TABLE if kind == m.READY} == STARTS
+
+
+def test_it_is_always_one_side_s_turn() -> None:
+    """In each state but the first only one side may speak, so a message out of turn has nowhere to be legal."""
+    for state in State:
+        kinds = kinds_in(state)
+        assert state is S.STARTING or kinds <= SUPERVISOR or kinds <= WORKER, state
+
+
+@pytest.mark.parametrize("kind", [m.LOAD, m.COMPILE])
+def test_what_is_sent_ahead_of_ready_may_cross_it(kind: int) -> None:
+    """Where both sides may speak, the order in which their messages come makes no difference."""
+    assert kinds_in(S.STARTING) & SUPERVISOR == {m.LOAD, m.COMPILE}
+    assert TABLE[TABLE[S.STARTING, kind], m.READY] is TABLE[TABLE[S.STARTING, m.READY], kind]
+
+
+def test_every_state_is_reachable() -> None:
+    """A conversation can come into every state there is."""
+    assert reachable(S.STARTING) == set(State)
+
+
+def test_every_state_but_gone_has_an_exit() -> None:
+    """Something is legal in every state but GONE, and each leads back to where nobody owes anything."""
+    assert [state for state in State if not moves(state)] == [S.GONE]
+    for state in State:
+        assert reachable(state) & RESTS, state
+
+
+def test_operations_begin_only_where_nothing_runs() -> None:
+    """LOAD and COMPILE are legal once, before anything; calls and look-ups only when idle."""
+    for kind in (m.LOAD, m.COMPILE):
+        begins = {at for at, k in TABLE if k == kind}
+        assert begins == {S.STARTING, S.FRESH}
+        assert not any(reachable(TABLE[at, kind]) & begins for at in begins)
+    for kind in (m.RESOLVE, m.CALL, m.CALL_MANY):
+        assert [at for at, k in TABLE if k == kind] == [S.IDLE]
+
+
+def test_a_worker_never_compiles_and_a_compiler_never_calls() -> None:
+    """What LOAD began never comes to a compiler's messages, and what COMPILE began never to a worker's."""
+    loaded, compiled = reachable(S.LOADING), reachable(S.COMPILING)
+    assert loaded & compiled == {S.GONE}
+    assert not {kind for state in loaded for kind in kinds_in(state)} & {m.COMPILED, m.ARTIFACT, m.COMPILE}
+
+
+@pytest.mark.parametrize("host", HOSTS, ids=lambda state: state.name)
+def test_a_host_function_returns_to_what_called_it(host: State) -> None:
+    """Inside a host function only memory accesses and its end are legal, and it ends where it began."""
+    assert kinds_in(host) == {m.HOST_RETURN, m.HOST_FAIL, m.MEM_READ, m.MEM_WRITE}
+    assert TABLE[HOSTS[host], m.HOST_CALL] is host
+    assert TABLE[host, m.HOST_RETURN] is TABLE[host, m.HOST_FAIL] is HOSTS[host]
+    assert [at for (at, _), to in TABLE.items() if to is host and at not in MEMORIES] == [HOSTS[host]]
+
+
+@pytest.mark.parametrize("memory", [*MEMORIES, S.MEMORY], ids=lambda state: state.name)
+def test_a_memory_access_is_answered_once(memory: State) -> None:
+    """A memory access is answered by data, by done or by an error, and ends where it began."""
+    assert kinds_in(memory) == {m.MEM_DATA, m.MEM_DONE, m.ERROR}
+    assert moves(memory) == {MEMORIES.get(memory, S.IDLE)}
+
+
+def test_a_failed_batch_owes_its_error() -> None:
+    """RESULTS that say failed are followed by ERROR and nothing else; others end the batch."""
+    for failed, after in ((False, S.IDLE), (True, S.BATCH_FAILED)):
+        orders = Orders(S.BATCH)
+        orders.advance(m.RESULTS, failed=failed)
+        assert orders.state is after
+    assert kinds_in(S.BATCH_FAILED) == {m.ERROR}
+    orders.advance(m.ERROR)
+    assert orders.state is S.IDLE
+
+
+def test_the_failed_flag_is_that_of_results_alone() -> None:
+    """`failed` changes nothing for any other message."""
+    for (state, kind), after in TABLE.items():
+        if kind != m.RESULTS:
+            orders = Orders(state)
+            orders.advance(kind, failed=True)
+            assert orders.state is after
+
+
+def test_two_ends_stay_in_step() -> None:
+    """Over 20,000 random legal messages both ends agree after each, refuse what is not legal, and use every row."""
+    rng = random.Random(2)
+    ends, used = (Orders(), Orders()), set()
+    for _ in range(20_000):
+        state = ends[0].state
+        legal = sorted(kinds_in(state))
+        if not legal or (state in RESTS and rng.random() < 0.2):
+            ends = (Orders(), Orders())
+            continue
+        wrong = rng.randrange(256)
+        if wrong not in legal:
+            for end in ends:
+                with pytest.raises(ProtocolError):
+                    end.advance(wrong)
+        kind, failed = rng.choice(legal), rng.random() < 0.5
+        used.add((state, kind))
+        for end in ends:
+            end.advance(kind, failed=failed)
+        assert ends[0].state is ends[1].state
+    assert used == set(TABLE)

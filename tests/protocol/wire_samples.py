@@ -1,0 +1,78 @@
+"""Valid messages of every kind, small and always the same: what the fuzzer mutates and the scripts exchange."""
+
+from __future__ import annotations
+
+from pdsandbox.errors import Frame
+from pdsandbox.externs import ExportType, FuncType, GlobalType, ImportType, MemoryType, TableType, TagType
+from pdsandbox.protocol import control as c
+from pdsandbox.protocol import messages as m
+
+SLOT = bytes(range(16))
+ADD = FuncType(("i32", "i32"), ("i32",))
+OFFERS = (
+    m.OfferSpec("env", "pd_send", FuncType(("i32",) * 4, ("i32",)), m.Where.STUB, pd=1),
+    m.OfferSpec("pd", "log\u202e", FuncType(("i32",) * 3, ()), m.Where.SUPERVISOR, pd=3, index=7),
+    m.OfferSpec("", "é\0", FuncType((), ("f64", "i64")), m.Where.WORKER, pickled=b"\x80\x05N."),
+)
+LOAD = m.Load(10**9, 5_000_000, 128 << 20, 8, 10**6, None, 0, 1 << 20, OFFERS, ("/usr/lib", "/tmp/\udcff"))
+TRAPPED = m.Error(
+    m.Failure.TRAP,
+    fuel=99,
+    trap_code=10,
+    text="",
+    frames=(Frame(3, "évil\x1b[2J", "m", 0x40, 0x1234), Frame(0, None, None, 0, 0)),
+)
+COMPILED = m.Compiled(
+    2 << 20,
+    (
+        ImportType("env", "pd_now_micros", FuncType((), ("i64",))),
+        ImportType("env", "memory", MemoryType(1, 2**64 - 1, is_64=True, shared=True, page_bytes=1)),
+    ),
+    (
+        ExportType("add", ADD),
+        ExportType("table", TableType("funcref", 0, 10)),
+        ExportType("g", GlobalType("v128", mutable=True)),
+        ExportType("tag", TagType(("externref", "f32"))),
+    ),
+)
+
+#: At least one of each kind; of those with parts that may be missing, one with and one without.
+MESSAGES: tuple[m.Message, ...] = (
+    LOAD,
+    m.Load(None, 0, None, 1, None, None, None, 0),
+    m.Resolve("zażółć".encode()),
+    m.Call(0, m.SPIN, 10**9, 10**6, SLOT * 2),
+    m.CallMany(1, 0, 2**64 - 1, 0, rows=3, width=1, slots=SLOT * 3),
+    m.MemRead(0, 16, 32),
+    m.MemWrite(65530, 6, b"abcdef"),
+    m.HostReturn(SLOT),
+    m.HostFail(),
+    m.Compile(True, b"(module)"),
+    m.Compile(False, b"\0asm\1\0\0\0"),
+    m.Ready(),
+    m.Loaded(17),
+    m.Resolved(4, ADD),
+    m.Result(12, SLOT),
+    m.Result(12, b""),
+    m.Results(12, done=2, width=1, failed=False, slots=SLOT * 2),
+    m.Results(12, done=0, width=0, failed=True, slots=b""),
+    TRAPPED,
+    m.Error(m.Failure.HOST_LIMIT, limit=1000, text="host_calls"),
+    m.HostCall(7, SLOT * 3, b"to: a", b"hello"),
+    m.MemData(b"\0" * 16),
+    m.MemDone(),
+    COMPILED,
+    m.Compiled(0, (), ()),
+    m.Artifact(b"\x7fELF"),
+)
+
+PACKETS: tuple[c.Packet, ...] = (
+    c.Config("/opt/\udcff/libwasmtime.so", True, False, 512 << 10, 300 << 20, None),
+    c.Spawn(1, c.Role.COMPILER),
+    c.Acknowledge(2**64 - 1),
+    c.Hello(4242),
+    c.Spawned(1, 4243),
+    c.Refused(2, 11),
+    c.Exited(1, 9, None),
+    c.Exited(1, None, 3),
+)
