@@ -178,7 +178,8 @@ class WasmImports:
             if fn is not None and not callable(fn):
                 raise TypeError(f"WasmImports.{name} takes a function, not {type(fn).__name__}")
         checked: dict[tuple[str, str], HostFunction] = {}
-        for key, function in dict(functions or {}).items():
+        given: dict[object, object] = dict(functions or {})
+        for key, function in given.items():
             if not (isinstance(key, tuple) and len(key) == 2 and all(isinstance(part, str) for part in key)):
                 raise TypeError(f"WasmImports.functions: keys are (module, name), not {key!r}")
             if not isinstance(function, HostFunction):

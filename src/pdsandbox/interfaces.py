@@ -67,7 +67,12 @@ class WasmInstance(abc.ABC):
 
     @abc.abstractmethod
     def call_many(
-        self, func: str, rows: Iterable[Sequence[WasmVal | int | float]], *, fuel: int | None = None, wall_s: float | None = None
+        self,
+        func: str,
+        rows: Iterable[Sequence[WasmVal | int | float]],
+        *,
+        fuel: int | None = None,
+        wall_s: float | None = None,
     ) -> list[list[WasmVal]]:
         """Call `func` once per row; one budget of fuel and time for all. A failing row raises its error with `.row`
         and `.results` (of the rows before it)."""
@@ -86,7 +91,7 @@ class WasmInstance(abc.ABC):
 
     @abc.abstractmethod
     def set_fuel(self, fuel: int) -> None:
-        """One budget that the calls after this draw down together, until set again. Nothing where fuel is not metered."""
+        """One budget that the calls after this draw down together, until set again; nothing where none is metered."""
 
     @abc.abstractmethod
     def fuel_consumed(self) -> int | None:

@@ -97,19 +97,20 @@ def check_limit(name: str, value: Any) -> Any:
     low, high, optional = _BOUNDS[name]
     if value is None and optional:
         return None
+    seconds = name.endswith("_s")
     number: float | None = None
     if isinstance(value, bool):
         pass
-    elif isinstance(low, float):
+    elif seconds:
         if isinstance(value, int | float):
             number = float(value) if abs(value) <= MAX_FUEL else math.inf
     elif isinstance(value, SupportsIndex):
         number = operator.index(value)
     if number is None or not low <= number <= high:
         shown = repr(value) if isinstance(value, float | str | bool | None) else _digits(value)
-        unit = "seconds" if name.endswith("_s") else "bytes" if name.endswith("_bytes") else ""
+        unit = "seconds" if seconds else "bytes" if name.endswith("_bytes") else ""
         rest = ", or None for no limit" if optional else ""
-        kind = "a number" if isinstance(low, float) else "an integer"
+        kind = "a number" if seconds else "an integer"
         raise ValueError(f"{name} must be {kind} from {low:,} to {high:,} {unit}".rstrip() + f"{rest}; got {shown}")
     return number
 

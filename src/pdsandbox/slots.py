@@ -62,7 +62,9 @@ class Slots:
             raise CallError(f"arguments must be a list or tuple, not {type(args).__name__}") from None
         if count != self.count:
             raise CallError(f"expected {self.count} argument{'' if self.count == 1 else 's'}, got {count}")
-        return self._struct.pack(*[_raw(name, i, arg) for i, (name, arg) in enumerate(zip(self.types, args, strict=True))])
+        return self._struct.pack(
+            *[_raw(name, i, arg) for i, (name, arg) in enumerate(zip(self.types, args, strict=True))]
+        )
 
     def encode_results(self, value: Any) -> bytes:
         """Slots of what a host function returned: None, one value, or a tuple. CallError as for arguments."""
@@ -154,7 +156,12 @@ def _make_f64(raw: int) -> F64:
 
 
 # The decoder's values come out of struct in range: the constructors' checks would only cost time.
-_MAKERS: dict[type[WasmVal], Callable[[int], WasmVal]] = {I32: _make_i32, I64: _make_i64, F32: _make_f32, F64: _make_f64}
+_MAKERS: dict[type[WasmVal], Callable[[int], WasmVal]] = {
+    I32: _make_i32,
+    I64: _make_i64,
+    F32: _make_f32,
+    F64: _make_f64,
+}
 _GETTERS: dict[type[WasmVal], Callable[[Any], int]] = {
     I32: operator.attrgetter("value"),
     I64: operator.attrgetter("value"),

@@ -156,9 +156,9 @@ def pack_f32(value: float) -> bytes:
 
 
 # The slot descriptors, which bypass the immutability above: for the constructors and the codec only.
-_set_i32: Final = I32.value.__set__  # type: ignore[attr-defined]
-_set_i64: Final = I64.value.__set__  # type: ignore[attr-defined]
-_set_f32: Final = F32.bits.__set__  # type: ignore[attr-defined]
-_set_f64: Final = F64.bits.__set__  # type: ignore[attr-defined]
+_set_i32: Final = I32.__dict__["value"].__set__
+_set_i64: Final = I64.__dict__["value"].__set__
+_set_f32: Final = F32.__dict__["bits"].__set__
+_set_f64: Final = F64.__dict__["bits"].__set__
 
 WasmVal = I32 | I64 | F32 | F64

@@ -78,7 +78,7 @@ def test_markup_is_not_interpreted(cli: Cli, module: Callable[[str], Path]) -> N
 
 def test_ten_thousand_exports(cli: Cli, module: Callable[[str], Path]) -> None:
     """A huge list is cut on the terminal and whole in JSON."""
-    text = '(module (func $f) ' + " ".join(f'(export "f{n}" (func $f))' for n in range(10_000)) + ")"
+    text = "(module (func $f) " + " ".join(f'(export "f{n}" (func $f))' for n in range(10_000)) + ")"
     path = module(text)
     shown = cli("inspect", path).out
     assert "and 9,800 more" in shown

@@ -70,7 +70,7 @@ def test_errors(cli: Cli, functions: Path, args: list[str], code: int, why: str)
         ('(module (memory (export "m") 1))', 64, "", "the module exports no function"),
         ("(module)", 64, "", "the module exports no function"),
         ('(module (import "env" "f" (func)) (func (export "x")))', 69, "", "hint: `pdsandbox inspect "),
-        ('(module (func $f unreachable) (start $f) (func (export "x")))', 69, "", "unreachable"),
+        ('(module (func $f unreachable) (start $f) (func (export "x")))', 80, "", "unreachable"),
         (
             '(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (func (export "_start")))',
             *(69, "", "imports WASI, which this version does not offer yet: proc_exit"),

@@ -113,18 +113,20 @@ def _show_gallery(out: Console) -> bool:
         if not verdict.passed:
             note(_complaint(verdict))
     passed = sum(verdict.passed for verdict in verdicts)
-    emit(f"{passed} of {len(verdicts)} hostile guests stopped with exactly the expected verdict, in {duration(took)}.")
+    emit(
+        f"\n{passed} of {len(verdicts)} hostile guests stopped with exactly the expected verdict, in {duration(took)}."
+    )
     return passed == len(verdicts) == len(gallery.GUESTS)
 
 
 def _gallery_table() -> Table:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title="Hostile guests", title_justify="left", expand=False, padding=(0, 1))
-    table.add_column("guest", style="bold", no_wrap=True)
-    table.add_column("what it tried")
-    table.add_column("what stopped it", no_wrap=True)
-    table.add_column("cause", no_wrap=True)
+    # Without vertical lines and with short texts, it fits the 80 columns of the emulator's panel.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in ("what it tried", "what stopped it", "cause"):
+        table.add_column(name, no_wrap=True)
     table.add_column("after", justify="right", no_wrap=True)
     table.add_column("neighbour", no_wrap=True)
     return table
@@ -139,7 +141,6 @@ def _add_row(table: Table, verdict: Verdict) -> None:
     good = "green" if verdict.exact else "bold red"
     stopped = type(error).__name__ if error else "nothing"
     table.add_row(
-        Text(verdict.guest.name),
         Text(verdict.guest.tried),
         Text(stopped if verdict.exact else f"{stopped} (!)", good),
         Text(_cause(verdict), good),
@@ -160,7 +161,7 @@ def _cause(verdict: Verdict) -> str:
         return f"{text} {Signals(error.signal).name if known else error.signal}"
     if error.exit_code is not None:
         return f"{text} {error.exit_code}"
-    return f"{text} {error.trap_code.name.lower()}" if error.trap_code else text
+    return text
 
 
 def _complaint(verdict: Verdict) -> str:
@@ -169,5 +170,5 @@ def _complaint(verdict: Verdict) -> str:
         facts = "".join(f", {name} {value}" for name, value in guest.facts.items())
         expected = f"{guest.error.__name__}, cause {guest.cause.value}{facts}"
         got = one_line(repr(verdict.error))
-        return f"pdsandbox: {guest.name}: expected {expected}; got {got}"
-    return f"pdsandbox: {guest.name}: the neighbour no longer answers: {one_line(verdict.neighbour or '')}"
+        return f"pdsandbox: {guest.tried}: expected {expected}; got {got}"
+    return f"pdsandbox: {guest.tried}: the neighbour no longer answers: {one_line(verdict.neighbour or '')}"

@@ -58,8 +58,7 @@ _CALLS_OUT: Final = '(module (import "env" "f" (func $f)) (func (export "run") c
 class Guest:
     """One attack, and its only right verdict: error class, cause, and data fields such as the signal."""
 
-    name: str
-    tried: str
+    tried: str  #: for the table: at most 25 characters
     attack: Attack
     error: type[WasmError]
     cause: Cause
@@ -167,37 +166,32 @@ _UNREACHABLE: Final = '(module (func (export "run") unreachable))'
 
 GUESTS: Final = (
     Guest(
-        "endless loop",
-        "never return, fuel not limited",
+        "loop for ever",
         _module(_LOOP, wall_s=_DEADLINE_S),
         WallClockExceeded,
         Cause.WALL,
         {"limit": _DEADLINE_S},
     ),
     Guest(
-        "endless loop, fuelled",
-        "never return, with 10 million units of fuel",
+        "loop on 10 million fuel",
         _module(_LOOP, fuel=10_000_000),
         FuelExhausted,
         Cause.FUEL,
     ),
     Guest(
-        "host call flood",
-        "ask the time for ever; 10,000 calls are allowed",
+        "call the host for ever",
         _module(_ASK_THE_TIME),
         CallError,
         Cause.HOST_FUNCTION,
     ),
     Guest(
-        "memory bomb",
-        "grow and touch memory without end",
+        "eat memory for ever",
         _module(_EAT_MEMORY),
         RssExceeded,
         Cause.RSS,
         {"limit": 64 * MIB},
     ),
     Guest(
-        "stack bomb",
         "call itself for ever",
         _module(_RECURSE),
         Trap,
@@ -205,7 +199,6 @@ GUESTS: Final = (
         {"trap_code": TrapCode.STACK_OVERFLOW},
     ),
     Guest(
-        "unreachable",
         "execute `unreachable`",
         _module(_UNREACHABLE),
         Trap,
@@ -213,47 +206,41 @@ GUESTS: Final = (
         {"trap_code": TrapCode.UNREACHABLE},
     ),
     Guest(
-        "compile bomb",
-        "100 jump tables over 1,000 nested blocks: 20 s to compile",
+        "take 20 s to compile",
         _compile_bomb,
         CompileError,
         Cause.WALL,
         {"limit": 1.0},
     ),
     Guest(
-        "native crash",
-        "native code: dereference null",
+        "native: dereference null",
         _native(hostile.crash),
         WorkerCrashed,
         Cause.SIGNAL,
         {"signal": signal.SIGSEGV},
     ),
     Guest(
-        "silent exit",
-        "native code: _exit(3) in the middle of a call",
+        "native: _exit(3)",
         _native(hostile.exit_quietly),
         WorkerCrashed,
         Cause.EXIT,
         {"exit_code": 3},
     ),
     Guest(
-        "garbage reply",
-        "native code: answer with bytes that are no reply",
+        "native: garbage reply",
         _native(hostile.send_garbage),
         WorkerCrashed,
         Cause.PROTOCOL,
     ),
     Guest(
-        "half a reply",
-        "native code: three bytes of a reply, then silence",
+        "native: half a reply",
         _native(hostile.send_half_a_reply, wall_s=_DEADLINE_S),
         WallClockExceeded,
         Cause.WALL,
         {"limit": _DEADLINE_S},
     ),
     Guest(
-        "killed from outside",
-        "somebody sends the worker SIGKILL in a call",
+        "get killed from outside",
         _killed_from_outside,
         WorkerCrashed,
         Cause.SIGNAL,

@@ -55,6 +55,9 @@ def command(file: str, as_json: bool) -> int:
     from .source import read_source
     from .survey import survey
 
+    if not as_json:
+        from . import terminal  # noqa: F401 - without rich, say so before the work, not after it
+
     try:
         limits = Limits()
         source = read_source(file, limits.module_bytes)

@@ -38,9 +38,10 @@ def main(args: list[str] | None = None) -> int:
         note(f"pdsandbox: cannot write to standard output: {one_line(str(gone))}")
         return NO_OUTPUT
     except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] not in {"click", "rich"}:
+        missing = (exc.name or "").partition(".")[0]
+        if missing not in {"click", "rich"}:
             return _bug()
-        note(f"pdsandbox: the command line needs {exc.name}: pip install 'pdsandbox[cli]'")
+        note(f"pdsandbox: the command line needs {missing}: pip install 'pdsandbox[cli]'")
         return BAD_OPTION
     except Exception:
         return _bug()

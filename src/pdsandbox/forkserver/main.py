@@ -25,10 +25,8 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from ..platform import here
+from ..platform import os_
 from ..protocol import control as c
-
-os_ = here()
 
 
 def main(control_fd: int, supervisor_pid: int) -> NoReturn:

@@ -2,19 +2,17 @@
 
 Contract of a platform module (`linux` implements it; `unsupported` says so): process handles that cannot be
 confused with a later process of the same pid, sealed memory files, resident memory of a process, deadlines in
-the kernel. `here()` picks one; everything else in the package is written against these names.
+the kernel. `MISSING` says why workers cannot run here, or is None; everything else in the package is written
+against the names in `os_`.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
-from types import ModuleType
 
-__all__ = ["here"]
+if sys.platform == "linux":
+    from . import linux as os_
+else:
+    from . import unsupported as os_
 
-
-def here() -> ModuleType:
-    """The platform module for this machine."""
-    name = "linux" if sys.platform == "linux" else "unsupported"
-    return importlib.import_module(f"{__name__}.{name}")
+__all__ = ["os_"]

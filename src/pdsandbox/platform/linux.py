@@ -102,7 +102,7 @@ def above_std(fd: int) -> int:
 
 
 def pipe() -> tuple[int, int]:
-    """(read end, write end), close-on-exec, above 2; our conversations poll, so the caller sets O_NONBLOCK where wanted."""
+    """(read end, write end), close-on-exec, above 2, blocking."""
     r, w = os.pipe()
     try:
         r = above_std(r)

@@ -8,9 +8,9 @@ from ..errors import Frame
 from ..externs import ExportType, ExternType, FuncType, GlobalType, ImportType, MemoryType, TableType, TagType
 from .codec import ProtocolError, Reader, Writer
 
-#: All imports and exports of one module together; a compiler refuses a module beyond it. 10,000 exports with long
-#: names take a few MiB; decoding this much takes the supervisor about a tenth of a second.
-METADATA_CAP: Final = 16 << 20
+#: All imports and exports of one module together; a compiler refuses a module beyond it. 10,000 exports take 0.3 MiB;
+#: the costliest 4 MiB keep the supervisor busy for a second.
+METADATA_CAP: Final = 4 << 20
 MAX_ENTRIES: Final = 100_000
 # wasmparser allows 1,000 parameters and 1,000 results.
 MAX_TYPES: Final = 1000

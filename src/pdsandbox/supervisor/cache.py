@@ -1,4 +1,4 @@
-"""The in-memory compile cache: least recently used out first, by bytes, and equal requests at the same time compile once.
+"""The in-memory compile cache: least recently used out first, by bytes; equal requests at one time compile once.
 
 The first of several equal requests leads; the others wait for it. A leader that is cancelled (KeyboardInterrupt in its
 thread, say) hands over: the next waiter leads. An error of the compilation is everybody's, as a copy. Locks are held

@@ -16,15 +16,13 @@ import time
 from typing import Any, Final, NoReturn
 
 from ..errors import RssExceeded
-from ..platform import here
+from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.codec import ProtocolError
 from ..protocol.frames import HEADER_BYTES, FrameReader, parse_header
 from ..protocol.orders import Orders
 from . import monitor
 from .handle import Handle
-
-os_ = here()
 
 BUFFER_BYTES: Final = 64 << 10
 # A reply that comes at all fast comes within this: a warm call takes 6 us, and the wake-up that is saved some 50.
@@ -59,6 +57,8 @@ class Channel:
     def send(self, kind: int, frame: bytes, watch: monitor.Watch) -> None:
         """Write one whole frame. Raises the verdict when the deadline passes first."""
         self.orders.advance(kind)
+        if self._frames.buffered and kind != m.LOAD:  # READY may have come before LOAD
+            raise self.handle.condemn(monitor.broke_protocol("it said more than it was asked"))
         size = len(frame)
         done = os_.write_nowait(self._requests, frame, size)
         if done != size:
@@ -82,6 +82,8 @@ class Channel:
         """The next frame, legal in this state, as (kind, payload). The payload is valid until the next call."""
         try:
             kind, payload = self._receive(watch, spin)
+            if kind < m.READY:
+                raise ProtocolError(f"message kind {kind} is not a worker's to send")
             self.orders.advance(kind, failed=kind == m.RESULTS and _failed(payload))
         except ProtocolError as exc:
             raise self.handle.condemn(monitor.broke_protocol(str(exc))) from exc

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
 from ..limits import Limits
-from ..platform import here
+from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.codec import ProtocolError
 from ..protocol.metadata import METADATA_CAP
@@ -23,8 +23,6 @@ from .channel import Channel
 from .forkclient import START_TIMEOUT_S
 from .handle import Handle
 from .module import Artifact, Compiled
-
-os_ = here()
 
 _MAGIC = b"\0asm"
 _MODULE = b"\1\0\0\0"
@@ -65,7 +63,9 @@ def _check_head(source: bytes) -> None:
         raise CompileError("this is a WebAssembly component; only core modules can be run")
 
 
-def run(handle: Handle, source: bytes, *, text: bool, limits: Limits, leave: Callable[[Callable[[], Any]], Any]) -> Compiled:
+def run(
+    handle: Handle, source: bytes, *, text: bool, limits: Limits, leave: Callable[[Callable[[], Any]], Any]
+) -> Compiled:
     """Compile in the process of `handle`, which is ended in any case."""
     handle.turn.acquire()
     try:

@@ -12,12 +12,12 @@ import socket
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..calls import FuelMeter
 from ..callbacks import Callback
+from ..calls import FuelMeter
 from ..errors import CallError, Cause, GuestExit, InstantiationError, MemoryAccessError, WasmError
 from ..externs import FuncType
 from ..limits import Limits
-from ..platform import here
+from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.codec import ProtocolError
 from ..protocol.frames import HEADER
@@ -26,8 +26,6 @@ from ..values import WasmVal
 from . import monitor
 from .channel import Channel
 from .housekeeper import Housekeeper
-
-os_ = here()
 
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
 _HOST_FAIL: Final = m.HostFail().frame()

@@ -24,17 +24,18 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import Cause, InstantiationError
-from ..platform import here
+from ..platform import os_
 from ..protocol import control as c
 from ..protocol.codec import ProtocolError
 from ..text import one_line
 from .handle import Ends, Handle
 
-os_ = here()
-
 # Isolated and without site: no environment, no user's modules, a third of the start-up time.
 _FLAGS: Final = ("-I", "-S", "-B", "-X", "utf8=1")
-_BOOT: Final = "import sys; sys.path.append(sys.argv[1]); from pdsandbox.forkserver.main import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+_BOOT: Final = (
+    "import sys; sys.path.append(sys.argv[1]); from pdsandbox.forkserver.main import main; "
+    "main(int(sys.argv[2]), int(sys.argv[3]))"
+)
 # A packet waits only while the fork server is busy forking for others: a millisecond each.
 SEND_TIMEOUT_S: Final = 10.0
 #: From exec to warm takes about 85 ms on an idle machine.
@@ -49,7 +50,9 @@ def interpreter(python: str | None) -> str:
     if python is not None:
         return python
     if getattr(sys, "frozen", False) or not sys.executable:
-        text = "this program is a frozen or embedding interpreter: pass python=, the path of a Python to run workers with"
+        text = (
+            "this program is a frozen or embedding interpreter: pass python=, the path of a Python to run workers with"
+        )
         raise InstantiationError(text, cause=Cause.HOST)
     return sys.executable
 
@@ -61,7 +64,7 @@ class ForkServer:
         self._handles: dict[int, Handle] = {}
         self._lock = threading.Lock()
         self._gone: str | None = None
-        self.broken = False  # seen dead by a sender; the housekeeper will hear of it as well
+        self._broken = False
         self._pidfd = -1
         self.pid: int | None = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -104,6 +107,11 @@ class ForkServer:
         """Nobody can be spawned any more, and everybody is lost."""
         return self._gone is not None
 
+    @property
+    def lost(self) -> bool:
+        """`gone`, or seen to be so by a sender before the housekeeper has heard of it."""
+        return self._gone is not None or self._broken
+
     def fileno(self) -> int:
         return self.control.fileno()
 
@@ -115,7 +123,7 @@ class ForkServer:
     # --- any thread ---
 
     def spawn(self, role: int, *, wait: bool = True) -> Handle:
-        """Ask for a child; the handle tells later whether there is one. InstantiationError, cause HOST, if not even that.
+        """Ask for a child; the handle tells later whether there is one. InstantiationError, HOST, if not even that.
 
         `wait` False: BlockingIOError instead of waiting when the fork server is busy.
         """
@@ -154,7 +162,7 @@ class ForkServer:
                     text = f"the fork server did not answer for {SEND_TIMEOUT_S:g} s"
                     raise InstantiationError(text, cause=Cause.HOST) from None
             except (BrokenPipeError, ConnectionResetError) as exc:
-                self.broken = True
+                self._broken = True
                 text = "a worker could not be started: the fork server is gone"
                 raise InstantiationError(text, cause=Cause.HOST) from exc
             else:
@@ -241,7 +249,7 @@ class ForkServer:
         self.dispose()
 
     def dispose(self) -> None:
-        """Once gone, and once nobody polls the control socket any more: reap, and close everything. Twice is allowed."""
+        """Once gone, and nobody polls the control socket any more: reap, and close everything. Twice is allowed."""
         if self._stderr < 0:
             return
         self._wait_exited(LEAVE_TIMEOUT_S)

@@ -22,10 +22,8 @@ import threading
 from typing import Final
 
 from ..errors import WasmError
-from ..platform import here
+from ..platform import os_
 from . import monitor
-
-os_ = here()
 
 STDERR_BYTES: Final = 4096
 # One drain reads at most this: a worker that floods its standard error must not keep the supervisor busy.

@@ -12,7 +12,6 @@ import atexit
 import collections
 import hashlib
 import os
-import sys
 import threading
 import time
 import weakref
@@ -20,17 +19,17 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .. import generation
-from ..calls import FuelMeter
 from ..callbacks import Callback
+from ..calls import FuelMeter
 from ..errors import Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
-from ..imports import InWorker, WasmImports
+from ..imports import WasmImports
 from ..interfaces import WasmHost, WasmModule
 from ..limits import EngineConfig, Limits
 from ..locate import wasmtime_library
-from ..platform import here
+from ..platform import os_
 from ..protocol import control as c
 from ..protocol import messages as m
-from . import compiling, monitor
+from . import compiling, linking, monitor
 from .cache import CompileCache
 from .channel import Channel
 from .conversation import Conversation, Spin
@@ -40,8 +39,6 @@ from .housekeeper import Housekeeper
 from .instance import Instance
 from .module import Artifact, Compiled, Module
 from .slots import CompilerSlots
-
-os_ = here()
 
 MIB: Final = 1 << 20
 # Above what a guest may use, for the engine's own structures and the interpreter: RLIMIT_DATA also charges memory
@@ -93,7 +90,9 @@ class Supervisor(WasmHost):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._spare_count = _count("spares", spares, 0, 64)
         self._max_workers = None if max_workers is None else _count("max_workers", max_workers, 1, 100_000)
-        self._compilers = CompilerSlots(cores if max_compilers is None else _count("max_compilers", max_compilers, 1, 1024))
+        self._compilers = CompilerSlots(
+            cores if max_compilers is None else _count("max_compilers", max_compilers, 1, 1024)
+        )
         self._python = None if python is None else os.fspath(python)
         self._cache = CompileCache(_count("cache_bytes", cache_bytes, 0, 1 << 44))
         self._spin = Spin(cores)
@@ -123,29 +122,37 @@ class Supervisor(WasmHost):
         return Module(self, compiled, sha256.hexdigest())
 
     def _compile(self, source: bytes, *, text: bool) -> Compiled:
-        for attempt in (1, 2):
-            server: ForkServer | None = None
+        """In a compiler process; once more if the fork server died on the way, since compiling has no side effects."""
+        try:
+            compiled = self._compile_once(source, text=text)
+        except _ForkServerLost:
             try:
-                with self._compilers:
-                    server, housekeeper = self._started()
-                    handle = server.spawn(c.Role.COMPILER)
-                    leave = housekeeper.abandoned.append
-                    compiled = compiling.run(handle, source, text=text, limits=self.limits, leave=leave)
-                break
-            except CompileError as exc:
-                if attempt == 2 or exc.cause is not Cause.HOST or server is None or not (server.gone or server.broken):
-                    raise
-            except InstantiationError as exc:
-                if attempt == 2 or server is None or not (server.gone or server.broken):
-                    raise _as_compile_error(exc) from exc
-            except OSError as exc:
-                raise CompileError(f"a compiler could not be started: {exc}", cause=Cause.HOST) from exc
+                compiled = self._compile_once(source, text=text)
+            except _ForkServerLost as exc:
+                raise _as_compile_error(exc.error) from exc
         with self._lock:
             if self._closed:
                 compiled.artifact.close()
                 raise CompileError("the supervisor is closed", cause=Cause.CLOSED)
             self._artifacts.add(compiled.artifact)
         return compiled
+
+    def _compile_once(self, source: bytes, *, text: bool) -> Compiled:
+        server: ForkServer | None = None
+        try:
+            with self._compilers:
+                server, housekeeper = self._started()
+                handle = server.spawn(c.Role.COMPILER)
+                leave = housekeeper.abandoned.append
+                return compiling.run(handle, source, text=text, limits=self.limits, leave=leave)
+        except (CompileError, InstantiationError) as exc:
+            if exc.cause is Cause.HOST and server is not None and server.lost:
+                raise _ForkServerLost(exc) from exc
+            if isinstance(exc, CompileError):
+                raise
+            raise _as_compile_error(exc) from exc
+        except OSError as exc:
+            raise CompileError(f"a compiler could not be started: {exc}", cause=Cause.HOST) from exc
 
     # --- instantiating ---
 
@@ -158,13 +165,11 @@ class Supervisor(WasmHost):
             raise InstantiationError("WASI is not available yet in this version", cause=Cause.USAGE)
         if not isinstance(module, Module) or module.host is not self:
             raise InstantiationError("the module was compiled by another host", cause=Cause.USAGE)
-        if imports is None:
-            imports = WasmImports()
-        elif not isinstance(imports, WasmImports):
+        if imports is not None and not isinstance(imports, WasmImports):
             text = f"imports must be WasmImports, not {type(imports).__name__}"
             raise InstantiationError(text, cause=Cause.USAGE)
         self._own()
-        load, callbacks = self._plan(module, imports)
+        load, callbacks = linking.plan(module.compiled.imports, imports or WasmImports(), self.limits)
         for attempt in (1, 2):
             try:
                 return self._instantiate(module, load, callbacks)
@@ -174,48 +179,12 @@ class Supervisor(WasmHost):
                     raise exc.error from exc
         raise AssertionError("unreachable")
 
-    def _plan(self, module: Module, imports: WasmImports) -> tuple[m.Load, list[Callback]]:
-        """The LOAD message for this module and these imports, and the functions that it numbers."""
-        callbacks: list[Callback] = []
-        specs: dict[tuple[str, str], m.OfferSpec] = {}
-        for item in module.compiled.imports:
-            offer = imports.offer(item.module, item.name)
-            key = (item.module, item.name)
-            if offer is None or key in specs:
-                continue
-            pd = m.PD_NAMES.index(offer.pd or "")
-            if offer.fn is None:
-                specs[key] = m.OfferSpec(*key, offer.type, m.Where.STUB, pd)
-            elif isinstance(offer.fn, InWorker):
-                specs[key] = m.OfferSpec(*key, offer.type, m.Where.WORKER, pd, pickled=offer.fn.pickled)
-            else:
-                specs[key] = m.OfferSpec(*key, offer.type, m.Where.SUPERVISOR, pd, len(callbacks))
-                callbacks.append(Callback(offer))
-        limits = self.limits
-        shipped = any(spec.where == m.Where.WORKER for spec in specs.values())
-        load = m.Load(
-            fuel=limits.fuel,
-            wall_us=0 if limits.wall_s is None else int(limits.wall_s * 1e6),
-            memory_bytes=limits.memory_bytes,
-            memories=limits.memories,
-            table_elements=limits.table_elements,
-            host_calls=limits.host_calls,
-            host_call_bytes=limits.host_call_bytes,
-            message_bytes=limits.message_bytes,
-            offers=tuple(specs.values()),
-            # What a shipped function's globals import is looked for where this process would.
-            sys_path=tuple(os.path.abspath(entry) for entry in sys.path) if shipped else (),
-        )
-        return load, callbacks
-
     def _instantiate(self, module: Module, load: m.Load, callbacks: list[Callback]) -> Instance:
         server, housekeeper = self._started()
         limits = self.limits
         handle, channel = self._take_worker(server)
         fuel = FuelMeter(limits.fuel, metered=self.engine.fuel)
-        talk = Conversation(
-            channel, callbacks, limits=limits, fuel=fuel, housekeeper=housekeeper, spin=self._spin
-        )
+        talk = Conversation(channel, callbacks, limits=limits, fuel=fuel, housekeeper=housekeeper, spin=self._spin)
         try:
             try:
                 # The turn is ours until the instance stands: a host function of the start function cannot re-enter.
@@ -230,9 +199,9 @@ class Supervisor(WasmHost):
                 channel.receive(start)  # READY
                 talk.await_loaded(talk.begin(time.monotonic(), limits.wall_s))
                 if not handle.wait_settled(START_TIMEOUT_S):
-                    raise InstantiationError("the fork server does not answer", cause=Cause.HOST)  # noqa: TRY301
+                    raise InstantiationError("the fork server does not answer", cause=Cause.HOST)
                 if self._closed:
-                    raise handle.condemn(monitor.closed())  # noqa: TRY301
+                    raise handle.condemn(monitor.closed())
                 instance = Instance(talk, module, limits, housekeeper)
             finally:
                 talk.turn.release()
@@ -266,7 +235,7 @@ class Supervisor(WasmHost):
             except OSError as exc:
                 raise monitor.host_failure(exc) from exc
             except InstantiationError as exc:
-                if server.broken or server.gone:
+                if server.lost:
                     raise _ForkServerLost(exc) from exc
                 raise
         return handle, Channel(handle)
@@ -279,7 +248,7 @@ class Supervisor(WasmHost):
         if self._generation is None:
             self._generation = current
         if self._generation != current:
-            text = "this supervisor belongs to the process that used it first, not to a fork of it: make one after the fork"
+            text = "this supervisor belongs to the process that used it first: make another one after a fork"
             raise InstantiationError(text, cause=Cause.USAGE)
         if self._closed:
             raise InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
@@ -291,7 +260,7 @@ class Supervisor(WasmHost):
             if self._closed:
                 raise InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
             server = self._fork_server
-            if server is not None and self._housekeeper is not None and not server.gone and not server.broken:
+            if server is not None and self._housekeeper is not None and not server.lost:
                 return server, self._housekeeper
             if os_.MISSING is not None:
                 raise InstantiationError(os_.MISSING, cause=Cause.HOST)
@@ -333,7 +302,7 @@ class Supervisor(WasmHost):
         """The housekeeper's regular duty: spares, and the memory and standard error of idle workers."""
         with self._lock:
             server = self._fork_server
-            if self._closed or server is None or server.gone or server.broken:
+            if self._closed or server is None or server.lost:
                 return
             for pair in [pair for pair in self._spares if not pair[0].alive]:
                 self._spares.remove(pair)
@@ -350,7 +319,7 @@ class Supervisor(WasmHost):
     # --- closing ---
 
     def close(self) -> None:
-        """See `WasmHost.close`. Running calls end with CallError, cause CLOSED. Returns when every process has ended."""
+        """See `WasmHost.close`. Running calls end with CallError, CLOSED. Returns when every process has ended."""
         if self._generation is not None and self._generation != generation.current():
             return  # the parent's processes are the parent's to end
         with self._lock:
@@ -391,7 +360,7 @@ class _ForkServerLost(Exception):
             self.error = InstantiationError(f"a worker could not be started: {what}", cause=Cause.HOST)
 
 
-def _as_compile_error(exc: InstantiationError) -> CompileError:
+def _as_compile_error(exc: WasmError) -> CompileError:
     return CompileError(exc.message.replace("worker", "compiler"), cause=exc.cause)
 
 

@@ -20,12 +20,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..platform import here
+from ..platform import os_
 from . import monitor
 from .forkclient import ForkServer
 from .handle import Handle
 
-os_ = here()
 log = logging.getLogger("pdsandbox")
 
 # Idle workers cannot run guest code, so nothing is urgent: four wake-ups a second cost 0.02 % of a core.

@@ -16,10 +16,8 @@ from typing import Any
 from ..errors import CallError, Cause, InstantiationError
 from ..externs import ExportType, FuncType, ImportType
 from ..interfaces import WasmModule
-from ..platform import here
+from ..platform import os_
 from ..text import quoted
-
-os_ = here()
 
 
 class Artifact:

@@ -1,4 +1,4 @@
-"""Verdicts, purely: what a death, an overrun or an ERROR message means. Decides and never acts; has no clock and no I/O."""
+"""Verdicts, purely: what a death, an overrun or an ERROR message means. Decides, never acts; no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -111,7 +111,11 @@ def refused(number: int) -> InstantiationError:
 
 def host_failure(exc: OSError) -> InstantiationError:
     """The same, refused in this very process."""
-    return refused(exc.errno) if exc.errno else InstantiationError(f"a worker could not be started: {exc}", cause=Cause.HOST)
+    return (
+        refused(exc.errno)
+        if exc.errno
+        else InstantiationError(f"a worker could not be started: {exc}", cause=Cause.HOST)
+    )
 
 
 def signal_name(number: int) -> str:
@@ -133,7 +137,9 @@ def failure(error: m.Error) -> WasmError:
         return Trap(_sentence(code), trap_code=code, frames=_frames(error.frames))
     if kind == m.Failure.START_TRAP:
         code = _trap_code(error.trap_code)
-        message = f"start function trapped: {_sentence(code)}"
+        # Which of the two is all that is taken from the text.
+        where = "active segment" if text.startswith("active segment") else "start function trapped"
+        message = f"{where}: {_sentence(code)}"
         return InstantiationError(message, cause=Cause.GUEST_TRAP, trap_code=code, frames=_frames(error.frames))
     if kind == m.Failure.GUEST_EXIT:
         return GuestExit(f"guest exited with {error.exit_code}", exit_code=error.exit_code)

@@ -1,4 +1,4 @@
-"""A compiler: one module in, its artifact and types out, then gone. What it parses is hostile; what it says is not trusted."""
+"""A compiler: one module in, its artifact and types out, then gone. It parses what is hostile, and is not trusted."""
 
 from __future__ import annotations
 

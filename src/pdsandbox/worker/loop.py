@@ -17,7 +17,7 @@ from typing import Final
 from ..errors import CallError, Cause, InstantiationError, WasmError
 from ..externs import ImportType
 from ..imports import Offer
-from ..platform import here
+from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.frames import HEADER, HEADER_BYTES
 from ..runtime.engine import Engine, Module
@@ -27,8 +27,6 @@ from ..slots import SLOT_BYTES
 from . import warmup
 from .faults import RemoteFailed, error_message
 from .pipes import CLOSE_NS, SPIN_NS, Backstop, Inbox, Leave, Outbox
-
-os_ = here()
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
@@ -183,7 +181,8 @@ class Worker:
 
     def _call(self, length: int) -> bool:
         inbox, guest, hosts = self._inbox, self._guest, self._hosts
-        assert guest is not None and hosts is not None
+        assert guest is not None
+        assert hosts is not None
         number, flags, fuel, wall_us = m.CALL_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
         export = self._exports[number]
         if length != m.CALL_LAYOUT.size + export.params.nbytes:
@@ -283,7 +282,7 @@ def _unpickle(spec: m.OfferSpec) -> Callable[..., object]:
     import cloudpickle
 
     try:
-        fn: Callable[..., object] = cloudpickle.loads(spec.pickled)  # noqa: TID251, S301 - from our supervisor
+        fn: Callable[..., object] = cloudpickle.loads(spec.pickled)  # noqa: TID251 - from our supervisor
     except Exception as exc:
         text = f"in_worker function for {spec.module!r}.{spec.name!r} cannot be unpickled in the worker"
         raise InstantiationError(f"{text}: {type(exc).__name__}: {exc}", cause=Cause.HOST_FUNCTION) from exc

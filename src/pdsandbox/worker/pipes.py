@@ -16,10 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..platform import here
+from ..platform import os_
 from ..protocol.frames import HEADER, HEADER_BYTES
-
-os_ = here()
 
 # Longer than the supervisor needs between a reply and the next call (some 5 us), shorter than a wake-up (40 to 80).
 SPIN_NS: Final = 50_000
@@ -42,16 +40,18 @@ class Inbox:
         self._fd = fd
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
+        self.view = memoryview(b"")
+        self.size = 0
+        self.address = 0
         self._reserve(BUFFER_BYTES)
 
     def _reserve(self, size: int) -> None:
         """A buffer of at least `size` bytes; what was read stays at its start."""
         block: Any = ctypes.create_string_buffer(size + 16)
         address = (ctypes.addressof(block) + 15) & ~15
-        view = memoryview(block).cast("B")[address - ctypes.addressof(block) :]
-        if hasattr(self, "view"):
-            kept = min(self.size, size)
-            view[:kept] = self.view[:kept]
+        start = address - ctypes.addressof(block)
+        view = memoryview(block).cast("B")[start : start + size]
+        view[: self.size] = self.view
         self._block = block
         self.address = address
         self.view = view

@@ -1,0 +1,120 @@
+"""Kinds, byte layouts, caps and enumerations of the messages, and what all messages have in common."""
+
+from __future__ import annotations
+
+import struct
+from typing import ClassVar, Final, Self
+
+from .codec import ProtocolError, Reader
+from .frames import frame
+
+# Supervisor to worker.
+LOAD: Final = 1
+RESOLVE: Final = 2
+CALL: Final = 3
+CALL_MANY: Final = 4
+MEM_READ: Final = 5
+MEM_WRITE: Final = 6
+HOST_RETURN: Final = 7
+HOST_FAIL: Final = 8
+# Supervisor to compiler.
+COMPILE: Final = 16
+# Worker to supervisor.
+READY: Final = 32
+LOADED: Final = 33
+RESOLVED: Final = 34
+RESULT: Final = 35
+RESULTS: Final = 36
+ERROR: Final = 37
+HOST_CALL: Final = 38
+MEM_DATA: Final = 39
+MEM_DONE: Final = 40
+# Compiler to supervisor.
+COMPILED: Final = 48
+ARTIFACT: Final = 49
+
+# Payload layouts. Together with the 8-byte frame header, slots start 16-byte aligned, so that a worker can read
+# a frame straight into the buffer that the engine works on.
+CALL_LAYOUT: Final = struct.Struct("<IIQQ")  # export id, flags, fuel, wall_us; then parameter slots
+CALL_MANY_LAYOUT: Final = struct.Struct("<IIQQII8x")  # …, rows, slots a row; then rows of slots
+RESULT_LAYOUT: Final = struct.Struct("<Q")  # fuel consumed; then result slots
+RESULTS_LAYOUT: Final = struct.Struct("<QIII4x")  # fuel consumed, rows done, slots a row, failed; then rows of slots
+HOST_CALL_LAYOUT: Final = struct.Struct("<IIII")  # index, bytes of slots, of first and second blob; then these
+
+#: CALL flag: the supervisor will answer quickly, so the worker may spin briefly for the next message.
+SPIN: Final = 1
+
+#: What a worker or compiler may send beside data: names, an error, a type. Data is capped by what was asked for.
+SMALL_CAP: Final = 1 << 20
+#: The most that one ARTIFACT or MEM_DATA frame carries; larger transfers take several.
+CHUNK_BYTES: Final = 1 << 20
+MAX_FRAMES: Final = 64
+MAX_OFFERS: Final = 100_000
+
+
+class Failure:
+    """Kinds of an ERROR."""
+
+    TRAP: Final = 0
+    FUEL: Final = 1
+    MEMORY: Final = 2
+    CALL: Final = 3  # text tells what; cause USAGE
+    HOST_FUNCTION: Final = 4  # a host function in the worker raised, or returned what does not fit
+    HOST_LIMIT: Final = 5  # host_calls, host_call_bytes or message_bytes: `limit`
+    REMOTE: Final = 6  # the host function in the supervisor failed, as HOST_FAIL said
+    LINK: Final = 7
+    GUEST_EXIT: Final = 8
+    COMPILE: Final = 9
+    ENGINE: Final = 10  # anything else that the engine said
+    START_TRAP: Final = 11
+    START_HOST_FUNCTION: Final = 12
+    START_MEMORY: Final = 13
+    START_REMOTE: Final = 14
+    COUNT: Final = 15
+
+
+class Where:
+    """Where an offer's function runs."""
+
+    STUB: Final = 0
+    SUPERVISOR: Final = 1
+    WORKER: Final = 2
+    COUNT: Final = 3
+
+
+PD_NAMES: Final = ("", "pd_send", "pd_now_micros", "pd_log")
+
+
+class Message:
+    """A message: `KIND`, `payload()` and `decode(payload)`."""
+
+    __slots__ = ()
+    KIND: ClassVar[int]
+
+    def payload(self) -> bytes:
+        raise NotImplementedError
+
+    @classmethod
+    def decode(cls, payload: bytes | memoryview) -> Self:
+        raise NotImplementedError
+
+    def frame(self) -> bytes:
+        return frame(self.KIND, self.payload())
+
+
+class Empty(Message):
+    __slots__ = ()
+
+    def payload(self) -> bytes:
+        return b""
+
+    @classmethod
+    def decode(cls, payload: bytes | memoryview) -> Self:
+        Reader(payload).end()
+        return cls()
+
+
+def at_least(payload: bytes | memoryview, size: int) -> int:
+    if len(payload) < size:
+        raise ProtocolError(f"{len(payload)} bytes are too few")
+    return len(payload)

@@ -1,0 +1,46 @@
+"""Matches what a module imports with what the user offers, as data for the worker, which links by the real types."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..callbacks import Callback
+from ..externs import ImportType
+from ..imports import InWorker, WasmImports
+from ..limits import Limits
+from ..protocol import messages as m
+
+
+def plan(wanted: tuple[ImportType, ...], imports: WasmImports, limits: Limits) -> tuple[m.Load, list[Callback]]:
+    """The LOAD message for this module and these imports, and the functions that it numbers."""
+    callbacks: list[Callback] = []
+    specs: dict[tuple[str, str], m.OfferSpec] = {}
+    for item in wanted:
+        offer = imports.offer(item.module, item.name)
+        key = (item.module, item.name)
+        if offer is None or key in specs:
+            continue
+        pd = m.PD_NAMES.index(offer.pd or "")
+        if offer.fn is None:
+            specs[key] = m.OfferSpec(*key, offer.type, m.Where.STUB, pd)
+        elif isinstance(offer.fn, InWorker):
+            specs[key] = m.OfferSpec(*key, offer.type, m.Where.WORKER, pd, pickled=offer.fn.pickled)
+        else:
+            specs[key] = m.OfferSpec(*key, offer.type, m.Where.SUPERVISOR, pd, len(callbacks))
+            callbacks.append(Callback(offer))
+    shipped = any(spec.where == m.Where.WORKER for spec in specs.values())
+    load = m.Load(
+        fuel=limits.fuel,
+        wall_us=0 if limits.wall_s is None else int(limits.wall_s * 1e6),
+        memory_bytes=limits.memory_bytes,
+        memories=limits.memories,
+        table_elements=limits.table_elements,
+        host_calls=limits.host_calls,
+        host_call_bytes=limits.host_call_bytes,
+        message_bytes=limits.message_bytes,
+        offers=tuple(specs.values()),
+        # What a shipped function's globals import is looked for where this process would.
+        sys_path=tuple(os.path.abspath(entry) for entry in sys.path) if shipped else (),
+    )
+    return load, callbacks
