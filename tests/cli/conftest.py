@@ -50,7 +50,6 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     from pdsandbox import WasmtimeHost
     from pdsandbox.cli import hosts
     from pdsandbox.cli.main import main
-
     from pdsandbox.runtime.host import LocalModule
 
     monkeypatch.setattr(LocalModule, "export_types", lambda self: list(self.module.exports()), raising=False)

@@ -41,7 +41,7 @@ def test_no_module(
     assert (ended.code, ended.out) == (code, "")
     assert why in ended.err
     assert ended.err.startswith("pdsandbox: ")
-    first, *hints = ended.err.splitlines()
+    _line, *hints = ended.err.splitlines()
     assert len(hints) <= 1
     assert all(line.startswith("  hint: ") for line in hints)
 

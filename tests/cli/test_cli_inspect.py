@@ -34,7 +34,7 @@ def test_json(cli: Cli, functions: Path) -> None:
     assert by_name["add"]["params"] == ["i32", "i32"]
     assert by_name["add"]["type"] == "(i32, i32) -> (i32)"
     assert by_name["vector"]["callable"] is False
-    assert [export["name"] for export in found["exports"]][0] == "add"
+    assert found["exports"][0]["name"] == "add"
     assert {name: export["kind"] for name, export in by_name.items() if export["kind"] != "function"} == {
         "memory": "memory",
         "g": "global",

@@ -101,12 +101,13 @@ def _show_gallery(out: Console) -> bool:
     verdicts: list[Verdict] = []
     begun = time.perf_counter()
     # Rows appear as guests fall, where the terminal can redraw; elsewhere the table comes whole, at the end.
-    with hosts.open_host(gallery.LIMITS) as host, Live(table, console=out, auto_refresh=False, transient=True) as live:
+    live = Live(console=out, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
+    with hosts.open_host(gallery.LIMITS) as host, live:
         for verdict in gallery.run_gallery(host):
             verdicts.append(verdict)
             _add_row(table, verdict)
             if out.is_terminal:
-                live.refresh()
+                live.update(table, refresh=True)
     took = time.perf_counter() - begun
     emit(rendered(out, table))
     for verdict in verdicts:

@@ -58,7 +58,7 @@ _CALLS_OUT: Final = '(module (import "env" "f" (func $f)) (func (export "run") c
 class Guest:
     """One attack, and its only right verdict: error class, cause, and data fields such as the signal."""
 
-    tried: str  #: for the table: at most 25 characters
+    tried: str  #: for the table: at most 21 characters
     attack: Attack
     error: type[WasmError]
     cause: Cause
@@ -173,13 +173,13 @@ GUESTS: Final = (
         {"limit": _DEADLINE_S},
     ),
     Guest(
-        "loop on 10 million fuel",
+        "loop on 10M of fuel",
         _module(_LOOP, fuel=10_000_000),
         FuelExhausted,
         Cause.FUEL,
     ),
     Guest(
-        "call the host for ever",
+        "call out for ever",
         _module(_ASK_THE_TIME),
         CallError,
         Cause.HOST_FUNCTION,
@@ -213,7 +213,7 @@ GUESTS: Final = (
         {"limit": 1.0},
     ),
     Guest(
-        "native: dereference null",
+        "native: read null",
         _native(hostile.crash),
         WorkerCrashed,
         Cause.SIGNAL,
@@ -240,7 +240,7 @@ GUESTS: Final = (
         {"limit": _DEADLINE_S},
     ),
     Guest(
-        "get killed from outside",
+        "get killed by another",
         _killed_from_outside,
         WorkerCrashed,
         Cause.SIGNAL,

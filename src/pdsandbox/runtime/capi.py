@@ -56,6 +56,7 @@ _QUICK: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "wasmtime_config_max_wasm_stack_set": (None, (_P, _N)),
     "wasmtime_config_async_stack_size_set": (None, (_P, _N)),
     "wasmtime_config_debug_info_set": (None, (_P, c_bool)),
+    "wasmtime_config_memory_init_cow_set": (None, (_P, c_bool)),
     "wasmtime_engine_increment_epoch": (None, (_P,)),
     "wasmtime_store_new": (_P, (_P, _P, _P)),
     "wasmtime_store_context": (_P, (_P,)),

@@ -165,11 +165,12 @@ class Supervisor(WasmHost):
             raise InstantiationError("WASI is not available yet in this version", cause=Cause.USAGE)
         if not isinstance(module, Module) or module.host is not self:
             raise InstantiationError("the module was compiled by another host", cause=Cause.USAGE)
-        if imports is not None and not isinstance(imports, WasmImports):
-            text = f"imports must be WasmImports, not {type(imports).__name__}"
+        offered: object = WasmImports() if imports is None else imports
+        if not isinstance(offered, WasmImports):
+            text = f"imports must be WasmImports, not {type(offered).__name__}"
             raise InstantiationError(text, cause=Cause.USAGE)
         self._own()
-        load, callbacks = linking.plan(module.compiled.imports, imports or WasmImports(), self.limits)
+        load, callbacks = linking.plan(module.compiled.imports, offered, self.limits)
         for attempt in (1, 2):
             try:
                 return self._instantiate(module, load, callbacks)
