@@ -82,8 +82,8 @@ def _show_emulator(out: Console) -> bool:
     panel = Panel(picture, title=title, box=box.ROUNDED, width=_COLUMNS + 4, border_style="cyan")
     emit(rendered(out, panel))
     emit(
-        f"It ran in worker pid {pid}: compiled {size(len(wasm))} in {duration(compiled - begun)}, started in "
-        f"{duration(started - compiled)}, drew {size(len(session))} in {duration(fed - started)}.\n"
+        f"It ran in worker pid {pid}: {size(len(wasm))} compiled in {duration(compiled - begun)}, started\n"
+        f"in {duration(started - compiled)}, a recorded session of {size(len(session))} drawn in {duration(fed - started)}.\n"
     )
     return True
 

@@ -171,11 +171,11 @@ class _Styles:
             self._made[key] = Style(
                 color=_colour(foreground),
                 bgcolor=_colour(background),
-                bold=bool(flags & _BOLD),
-                dim=bool(flags & _DIM),
-                italic=bool(flags & _ITALIC),
-                underline=bool(flags & _UNDERLINE),
-                reverse=bool(flags & _REVERSE),
+                bold=bool(flags & _BOLD) or None,
+                dim=bool(flags & _DIM) or None,
+                italic=bool(flags & _ITALIC) or None,
+                underline=bool(flags & _UNDERLINE) or None,
+                reverse=bool(flags & _REVERSE) or None,
             )
         return self._made[key]
 

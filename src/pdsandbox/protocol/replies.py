@@ -33,6 +33,7 @@ from .layout import (
 )
 
 
+@dataclass(frozen=True, slots=True)
 class Ready(Empty):
     """The worker or compiler has warmed itself and waits."""
 

@@ -13,6 +13,7 @@ import ctypes
 import os
 import select
 import time
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from ..errors import RssExceeded
@@ -32,6 +33,9 @@ CLOSE_S: Final = 250e-6
 # How long a process may take to end after it closed its pipes: exit itself takes about a millisecond, and the two
 # processes that report it may have to wait for a core.
 END_GRACE_S: Final = 5.0
+# A guest checks for an interrupt at every loop and call, within microseconds; a host function in the worker, or one
+# bulk memory operation, may take longer, and is killed.
+INTERRUPT_GRACE_S: Final = 0.1
 
 
 class Channel:
@@ -51,6 +55,8 @@ class Channel:
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
         self._spin = False
+        #: Whether the guest was asked to stop at this operation's deadline; the holder of the turn resets it.
+        self.interrupted = False
 
     # --- sending ---
 
@@ -157,9 +163,22 @@ class Channel:
             if ready or handle.ended:
                 self._ended()
             if verdict is not None:
-                raise handle.condemn(verdict)
+                if not self._interrupt(watch):
+                    raise handle.condemn(verdict)
+                watch = replace(watch, deadline=now + INTERRUPT_GRACE_S, interruptible=False)
             if watch.rss_bytes is not None:
                 resident = handle.read_resident()
+
+    def _interrupt(self, watch: monitor.Watch) -> bool:
+        """Ask the guest to stop, where that is offered, once."""
+        if not watch.interruptible or self.interrupted:
+            return False
+        self.interrupted = True
+        try:
+            os.write(self.handle.ends.socket, b"\0")
+        except OSError:
+            return False  # it has died, or reads nothing: the verdict stands
+        return True
 
 
 def _failed(payload: memoryview | bytes) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ..callbacks import Callback
 from ..calls import FuelMeter
-from ..errors import CallError, Cause, GuestExit, InstantiationError, MemoryAccessError, WasmError
+from ..errors import CallError, Cause, GuestExit, InstantiationError, MemoryAccessError, TrapCode, WasmError
 from ..externs import FuncType
 from ..limits import Limits
 from ..platform import os_
@@ -67,8 +67,10 @@ class Conversation:
         fuel: FuelMeter,
         housekeeper: Housekeeper,
         spin: Spin,
+        interruptible: bool,
     ) -> None:
         self.handle = channel.handle
+        self._interruptible = interruptible
         self.fuel = fuel
         self.busy = False
         self.served = 0  # host calls over the worker's life: whether guest code may have been seen outside
@@ -83,10 +85,14 @@ class Conversation:
         self._host_bytes = 0
         channel.cap = max(m.SMALL_CAP, limits.message_bytes) + _FRAME_SLACK
 
-    def begin(self, started: float, wall_s: float | None) -> monitor.Watch:
-        """An operation starts (its time counts from `started`): from here on, leaving means killing."""
+    def begin(self, started: float, wall_s: float | None, *, call: bool = False) -> monitor.Watch:
+        """An operation starts (its time counts from `started`): from here on, leaving means killing.
+
+        `call`: it is one that runs guest code in an instance that stands, so that it can be interrupted.
+        """
         deadline = math.inf if wall_s is None else started + wall_s
-        watch = monitor.Watch(wall_s, deadline, self._limits.rss_bytes)
+        watch = monitor.Watch(wall_s, deadline, self._limits.rss_bytes, call and self._interruptible)
+        self._channel.interrupted = False
         self.handle.watch = watch
         self._host_calls = self._host_bytes = 0
         self.busy = True
@@ -97,11 +103,17 @@ class Conversation:
     def send_load(self, load: m.Load, artifact: int, start: monitor.Watch) -> None:
         """Hand over the artifact (a descriptor, which stays the caller's), and LOAD; READY may still be to come."""
         self.busy = True
-        with socket.socket(fileno=self.handle.ends.take_socket()) as sock:
-            try:
-                os_.send_fds(sock, b"\0", [artifact], socket.MSG_DONTWAIT)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # it has died: the answer to LOAD will tell how
+        sock = socket.socket(fileno=self.handle.ends.take_socket())
+        try:
+            os_.send_fds(sock, b"\0", [artifact], socket.MSG_DONTWAIT)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has died: the answer to LOAD will tell how
+        finally:
+            if self._interruptible:
+                sock.setblocking(False)
+                self.handle.ends.socket = sock.detach()
+            else:
+                sock.close()
         self._channel.send(m.LOAD, load.frame(), start)
 
     def await_loaded(self, watch: monitor.Watch) -> None:
@@ -144,6 +156,8 @@ class Conversation:
                 kind, payload = self._converse(kind, payload, watch, spin=spinning)
         finally:
             spin.running -= 1
+        if channel.interrupted:
+            raise self._stopped(kind, payload, budget, watch)
         if kind == m.RESULT and len(payload) == m.RESULT_LAYOUT.size + export.results.nbytes:
             self._settle(m.RESULT_LAYOUT.unpack_from(payload)[0], budget)
             self.busy = False
@@ -175,8 +189,11 @@ class Conversation:
         self._settle(reply.fuel, budget)
         decode = export.results.decode
         results += [decode(reply.slots, row * stride) for row in range(reply.done)]
-        if reply.failed:
-            error = self._failure(*channel.receive(watch), budget=0)
+        if channel.interrupted or reply.failed:
+            if not reply.failed:
+                raise self.handle.condemn(monitor.wall_exceeded(watch.wall_s))
+            kind, payload = channel.receive(watch)
+            error = self._stopped(kind, payload, 0, watch) if channel.interrupted else self._failure(kind, payload, 0)
             error.row, error.results = len(results), results
             raise error
         return int(reply.fuel)
@@ -291,6 +308,17 @@ class Conversation:
         if isinstance(original, WasmError):
             return original
         return CallError("host function failed", cause=Cause.HOST_FUNCTION)
+
+    def _stopped(self, kind: int, payload: memoryview | bytes, budget: int, watch: monitor.Watch) -> WasmError:
+        """The deadline's verdict after an interrupt; only the interrupt's own trap proves that none is under way."""
+        verdict = monitor.wall_exceeded(watch.wall_s)
+        if kind == m.ERROR:
+            message = self._decode(m.Error, payload)
+            if message.failure == m.Failure.TRAP and message.trap_code == TrapCode.INTERRUPT.value:
+                self._settle(message.fuel, budget)
+                self.busy = False
+                return verdict
+        return self.handle.condemn(verdict)
 
     def _settle(self, used: int, budget: int) -> None:
         """Book the fuel that the worker reports, after checking it for sense."""

@@ -185,7 +185,15 @@ class Supervisor(WasmHost):
         limits = self.limits
         handle, channel = self._take_worker(server)
         fuel = FuelMeter(limits.fuel, metered=self.engine.fuel)
-        talk = Conversation(channel, callbacks, limits=limits, fuel=fuel, housekeeper=housekeeper, spin=self._spin)
+        talk = Conversation(
+            channel,
+            callbacks,
+            limits=limits,
+            fuel=fuel,
+            housekeeper=housekeeper,
+            spin=self._spin,
+            interruptible=self.engine.interruptible,
+        )
         try:
             try:
                 # The turn is ours until the instance stands: a host function of the start function cannot re-enter.

@@ -84,7 +84,7 @@ class Instance(WasmInstance):
             data = export.params.encode(args)
             self._check_message(len(data))
             budget = self._talk.fuel.begin(fuel)
-            return export, self._talk.call(export, data, budget, self._talk.begin(started, wall_s))
+            return export, self._talk.call(export, data, budget, self._talk.begin(started, wall_s, call=True))
         finally:
             self._end_turn()
 
@@ -107,7 +107,7 @@ class Instance(WasmInstance):
             self._check_message(export.stride)
             encoded = encode_rows(export.params, rows)
             budget = self._talk.fuel.begin(fuel)
-            watch = self._talk.begin(started, wall_s)
+            watch = self._talk.begin(started, wall_s, call=True)
             most = max(1, self._limits.message_bytes // max(SLOT_BYTES, export.stride))
             for at in range(0, len(encoded), most):
                 budget -= self._talk.batch(export, encoded[at : at + most], results, budget, watch)

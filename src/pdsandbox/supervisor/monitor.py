@@ -38,11 +38,15 @@ _SAMPLE_LEAST_S = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What one operation may use: seconds (for messages; the deadline is absolute) and bytes resident."""
+    """What one operation may use: seconds (for messages; the deadline is absolute) and bytes resident.
+
+    interruptible: at the deadline the guest can be asked to stop before its worker is killed.
+    """
 
     wall_s: float | None
     deadline: float
     rss_bytes: int | None
+    interruptible: bool = False
 
 
 def next_sample_s(resident: int, rss_bytes: int | None) -> float:

@@ -154,7 +154,10 @@ class Worker:
         try:
             _, fds, _ = os_.recv_fds(sock, 1, 1)
         finally:
-            sock.close()
+            if self._engine.interruptible:
+                self._listen(sock)
+            else:
+                sock.close()
         if len(fds) != 1:
             raise InstantiationError("the module could not be handed to the worker", cause=Cause.HOST)
         try:
@@ -163,6 +166,20 @@ class Worker:
             return memoryview(os_.map_readonly(fds[0]))
         finally:
             os.close(fds[0])
+
+    def _listen(self, sock: socket.socket) -> None:
+        """From a thread of its own: a packet on the socket interrupts the guest, wherever it is in its own code.
+
+        The supervisor sends one only while it waits for a call's reply, and takes any reply but the interrupt's trap
+        for a doubt: so none can reach a later call.
+        """
+        import threading
+
+        def listen() -> None:
+            while sock.recv(1):
+                self._engine.increment_epoch()
+
+        threading.Thread(target=listen, name="interrupts", daemon=True).start()
 
     # --- requests ---
 
