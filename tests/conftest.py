@@ -64,13 +64,14 @@ def host_kind(request: pytest.FixtureRequest) -> str:
 
 
 def make_host(kind: str, *, engine: Any = None, **limits: Any) -> Any:
-    """A host of this kind. Where time is limited at all, and the test does not ask, there is plenty of it."""
+    """A host of this kind. Where time is limited at all, and the test does not ask, there is plenty of it; and no
+    spare worker comes and goes by itself, so that processes and descriptors can be counted around each test."""
     import pdsandbox
 
-    if kind == "supervisor":
-        limits.setdefault("wall_s", 60.0)
-    cls = pdsandbox.WasmtimeHost if kind == "wasmtime" else pdsandbox.Supervisor
-    return cls(limits=pdsandbox.Limits(**limits), engine=engine or pdsandbox.EngineConfig())
+    engine = engine or pdsandbox.EngineConfig()
+    if kind == "wasmtime":
+        return pdsandbox.WasmtimeHost(limits=pdsandbox.Limits(**limits), engine=engine)
+    return pdsandbox.Supervisor(limits=pdsandbox.Limits(**{"wall_s": 60.0} | limits), engine=engine, spares=0)
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,8 @@ def _show_emulator(out: Console) -> bool:
     emit(rendered(out, panel))
     emit(
         f"It ran in worker pid {pid}: {size(len(wasm))} compiled in {duration(compiled - begun)}, started\n"
-        f"in {duration(started - compiled)}, a recorded session of {size(len(session))} drawn in {duration(fed - started)}.\n"
+        f"in {duration(started - compiled)}, {size(len(session))} of a recorded session drawn in "
+        f"{duration(fed - started)}.\n"
     )
     return True
 

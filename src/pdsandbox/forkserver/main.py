@@ -138,6 +138,8 @@ class ForkServer:
             packet = c.decode(data)
             if isinstance(packet, c.Spawn):
                 self._spawn(packet, fds, truncated=truncated)
+            elif isinstance(packet, c.Kill):
+                os_.pidfd_kill(self._children[packet.ticket][1])
             elif isinstance(packet, c.Acknowledge):
                 self._reap(packet.ticket)
             else:

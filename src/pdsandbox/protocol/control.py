@@ -88,6 +88,23 @@ class Acknowledge:
 
 
 @dataclass(frozen=True, slots=True)
+class Kill:
+    """End this child: the supervisor could not take its pidfd."""
+
+    KIND: ClassVar[int] = 4
+    ticket: int
+
+    def payload(self) -> bytes:
+        w = Writer()
+        w.u64(self.ticket)
+        return w.payload()
+
+    @classmethod
+    def read(cls, r: Reader) -> Self:
+        return cls(r.u64())
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """The fork server is warm. With it comes a pidfd of its own, which cannot be confused with a later process."""
 
@@ -166,9 +183,9 @@ class Exited:
         return cls(ticket, signal, exit_code)
 
 
-Packet = Config | Spawn | Acknowledge | Hello | Spawned | Refused | Exited
+Packet = Config | Spawn | Acknowledge | Kill | Hello | Spawned | Refused | Exited
 _PACKETS: Final[dict[int, type[Packet]]] = {
-    cls.KIND: cls for cls in (Config, Spawn, Acknowledge, Hello, Spawned, Refused, Exited)
+    cls.KIND: cls for cls in (Config, Spawn, Acknowledge, Kill, Hello, Spawned, Refused, Exited)
 }
 
 

@@ -30,9 +30,9 @@ BUFFER_BYTES: Final = 64 << 10
 SPIN_S: Final = 40e-6
 # A blocking wait this short would have been caught by spinning on both sides.
 CLOSE_S: Final = 250e-6
-# How long a process may take to end after it closed its pipes: exit itself takes about a millisecond, and the two
-# processes that report it may have to wait for a core.
-END_GRACE_S: Final = 5.0
+# A process that exits closes its pipes last, some microseconds before it has ended; one that only closes them breaks
+# the protocol.
+END_GRACE_S: Final = 1.0
 # A guest checks for an interrupt at every loop and call, within microseconds; a host function in the worker, or one
 # bulk memory operation, may take longer, and is killed.
 INTERRUPT_GRACE_S: Final = 0.1

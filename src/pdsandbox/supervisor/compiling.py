@@ -140,7 +140,9 @@ def _receive_artifact(
 
 def _as_compile_error(exc: WasmError, limits: Limits) -> CompileError:
     """A verdict on a compiler, in terms of the compile limits."""
-    if exc.cause is Cause.WALL:
+    if exc.cause is Cause.CLOSED:
+        text = "the supervisor is closed"
+    elif exc.cause is Cause.WALL:
         text = f"compile_wall_s of {limits.compile_wall_s or 0:g} s exceeded"
     elif exc.cause is Cause.RSS:
         limit, seen = limits.compile_rss_bytes or 0, exc.observed or 0

@@ -25,6 +25,7 @@ from ..slots import SLOT_BYTES, Slots
 from ..values import WasmVal
 from . import monitor
 from .channel import Channel
+from .handle import Handle
 from .housekeeper import Housekeeper
 
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
@@ -46,12 +47,15 @@ class Export:
 
 
 class Spin:
-    """How many operations run at once, so that nobody spins unless a core is free for both ends. Shared by a host."""
+    """Which operations run now, so that nobody spins unless a core is free for both ends. Shared by a host.
+
+    A set, because adding and discarding are atomic where counting up and down between threads is not.
+    """
 
     __slots__ = ("most", "running")
 
     def __init__(self, cores: int) -> None:
-        self.running = 0
+        self.running: set[Handle] = set()
         self.most = cores // 2
 
 
@@ -146,16 +150,16 @@ class Conversation:
     def call(self, export: Export, data: bytes, budget: int, watch: monitor.Watch) -> bytes:
         """One CALL; the payload of its RESULT."""
         spin, channel = self._spin, self._channel
-        spin.running += 1
+        spin.running.add(self.handle)
         try:
-            spinning = spin.running <= spin.most
+            spinning = len(spin.running) <= spin.most
             head = m.CALL_LAYOUT.pack(export.number, spinning, budget, _micros(watch.wall_s))
             channel.send(m.CALL, b"".join((export.call_head, head, data)), watch)
             kind, payload = channel.receive(watch, spin=spinning)
             if kind == m.HOST_CALL:
                 kind, payload = self._converse(kind, payload, watch, spin=spinning)
         finally:
-            spin.running -= 1
+            spin.running.discard(self.handle)
         if channel.interrupted:
             raise self._stopped(kind, payload, budget, watch)
         if kind == m.RESULT and len(payload) == m.RESULT_LAYOUT.size + export.results.nbytes:
@@ -172,15 +176,15 @@ class Conversation:
         stride, width = export.stride, export.stride // SLOT_BYTES
         padding = bytes(stride - export.params.nbytes)
         data = padding.join(rows) + padding
-        spin.running += 1
+        spin.running.add(self.handle)
         try:
-            spinning = spin.running <= spin.most
+            spinning = len(spin.running) <= spin.most
             head = m.CALL_MANY_LAYOUT.pack(export.number, spinning, budget, _micros(watch.wall_s), len(rows), width)
             frame = b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data))
             channel.send(m.CALL_MANY, frame, watch)
             kind, payload = self._converse(*channel.receive(watch, spin=spinning), watch, spin=spinning)
         finally:
-            spin.running -= 1
+            spin.running.discard(self.handle)
         if kind != m.RESULTS:
             raise self.broke("RESULTS was due")
         reply = self._decode(m.Results, payload)

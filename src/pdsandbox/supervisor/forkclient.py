@@ -12,6 +12,7 @@ that pidfd, and reaped through it if nobody else has.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import select
@@ -60,8 +61,9 @@ def interpreter(python: str | None) -> str:
 class ForkServer:
     """One fork server process. `on_event` is not needed: `receive` delivers to the handles."""
 
-    def __init__(self, python: str, config: c.Config) -> None:
+    def __init__(self, python: str, config: c.Config, registry: set[Handle]) -> None:
         self._handles: dict[int, Handle] = {}
+        self._registry = registry
         self._lock = threading.Lock()
         self._gone: str | None = None
         self._broken = False
@@ -100,7 +102,10 @@ class ForkServer:
         os.set_blocking(stderr, False)
         self.pid = self._process.pid
         self.control.setblocking(False)
-        self.control.send(c.encode(config), socket.MSG_NOSIGNAL)
+        try:
+            self.control.send(c.encode(config), socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            self._broken = True  # it has died already; the housekeeper will hear why
 
     @property
     def gone(self) -> bool:
@@ -128,9 +133,9 @@ class ForkServer:
         `wait` False: BlockingIOError instead of waiting when the fork server is busy.
         """
         ends = Ends()
+        ticket = next(_tickets)
+        handle = Handle(ticket, role, ends, self._registry)
         try:
-            ticket = next(_tickets)
-            handle = Handle(ticket, role, ends)
             with self._lock:
                 if self._gone is not None:
                     raise InstantiationError(f"a worker could not be started: {self._gone}", cause=Cause.HOST)
@@ -142,6 +147,7 @@ class ForkServer:
                     self._handles.pop(ticket, None)
                 raise
         except BaseException:
+            self._registry.discard(handle)
             for fd in ends.all():
                 os.close(fd)
             raise
@@ -196,12 +202,7 @@ class ForkServer:
                 raise ProtocolError("HELLO without a pidfd")
             self._pidfd = os_.above_std(fds.pop())
         elif isinstance(packet, c.Spawned):
-            handle = self._handles.get(packet.ticket)
-            if handle is None or len(fds) != 1:
-                # Out of descriptors here: without its pidfd a child cannot be held, so none may live.
-                self._lose("this process ran out of file descriptors")
-                return
-            handle.on_spawned(packet.pid, os_.above_std(fds.pop()))
+            self._on_spawned(packet, fds)
         elif isinstance(packet, c.Refused):
             handle = self._drop(packet.ticket)
             if handle is not None:
@@ -216,6 +217,21 @@ class ForkServer:
                 self._lose("the fork server does not answer")
         else:
             raise ProtocolError(f"unexpected packet {type(packet).__name__}")
+
+    def _on_spawned(self, packet: c.Spawned, fds: list[int]) -> None:
+        handle = self._handles.get(packet.ticket)
+        if handle is None:
+            raise ProtocolError(f"nobody asked for child {packet.ticket}")
+        try:
+            if len(fds) != 1:
+                raise OSError(errno.EMFILE, "the pidfd did not fit")
+            resident = os_.open_resident(packet.pid)
+        except OSError as exc:
+            # Out of descriptors here: one that cannot be held, or watched, may not live.
+            self._send(c.Kill(packet.ticket), [])
+            handle.on_refused(exc.errno or errno.EMFILE)
+            return
+        handle.on_spawned(packet.pid, os_.above_std(fds.pop()), resident)
 
     def _drop(self, ticket: int) -> Handle | None:
         with self._lock:

@@ -26,6 +26,8 @@ from ..platform import os_
 from . import monitor
 
 STDERR_BYTES: Final = 4096
+# The fork server reports an end within a millisecond, unless other processes hold every core.
+REPORT_S: Final = 10.0
 # One drain reads at most this: a worker that floods its standard error must not keep the supervisor busy.
 _DRAIN_BYTES: Final = 64 << 10
 
@@ -73,10 +75,12 @@ class Ends:
 class Handle:
     """See the module's text. `ticket` is the fork server's name for the child; `turn` is held by who uses its pipes."""
 
-    def __init__(self, ticket: int, role: int, ends: Ends) -> None:
+    def __init__(self, ticket: int, role: int, ends: Ends, registry: set[Handle]) -> None:
         self.ticket = ticket
         self.role = role
         self.ends = ends
+        self._registry = registry  # of those that hold descriptors; adding and discarding are atomic
+        registry.add(self)
         self.turn = threading.RLock()
         self.pid: int | None = None
         self.pidfd = -1
@@ -94,17 +98,13 @@ class Handle:
 
     # --- what the fork server says; called by the housekeeper ---
 
-    def on_spawned(self, pid: int, pidfd: int) -> None:
-        try:
-            resident = os_.open_resident(pid)
-        except OSError:
-            resident = -1  # it ended and was reaped: EXITED follows, or did not have to be waited for
+    def on_spawned(self, pid: int, pidfd: int, resident: int) -> None:
+        """It runs; `resident` is for reading its memory. Both descriptors are ours from now on."""
         with self._lock:
             self.pid, self.pidfd = pid, pidfd
             released = self._released
             if released:
-                if resident >= 0:
-                    os.close(resident)
+                os.close(resident)
             else:
                 self.resident = resident
             if released or self._verdict is not None:
@@ -173,7 +173,11 @@ class Handle:
         One that lives on with closed pipes is killed after `grace_s`: that breaks the protocol.
         """
         if self._verdict is None and not self._ended.wait(grace_s):
-            return self.condemn(monitor.broke_protocol("closed its pipes without ending"))
+            with self._lock:
+                exited = self.pidfd < 0 or os_.pidfd_exited(self.pidfd, 0)
+            # One that has ended is only waiting to be reported.
+            if not exited or not self._ended.wait(REPORT_S):
+                return self.condemn(monitor.broke_protocol("closed its pipes without ending"))
         self.drain_stderr()
         if self._verdict is None:
             if self._refused is not None:
@@ -258,6 +262,7 @@ class Handle:
                 return
             self._released = True
             resident, self.resident = self.resident, -1
+        self._registry.discard(self)
         for fd in self.ends.all():
             os.close(fd)
         if resident >= 0:

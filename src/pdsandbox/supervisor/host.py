@@ -21,7 +21,7 @@ from typing import Any, Final
 from .. import generation
 from ..callbacks import Callback
 from ..calls import FuelMeter
-from ..errors import Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
+from ..errors import CallError, Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
 from ..imports import WasmImports
 from ..interfaces import WasmHost, WasmModule
 from ..limits import EngineConfig, Limits
@@ -217,9 +217,10 @@ class Supervisor(WasmHost):
         except BaseException as exc:
             handle.condemn(monitor.abandoned())
             handle.release()
-            if isinstance(exc, WorkerCrashed) and exc.cause is Cause.HOST and not talk.served:
-                raise _ForkServerLost(exc) from exc
-            raise
+            told = _while_instantiating(exc, talk.served)
+            if told is exc:
+                raise
+            raise told from exc
         return instance
 
     def _take_worker(self, server: ForkServer) -> tuple[Handle, Channel]:
@@ -276,24 +277,23 @@ class Supervisor(WasmHost):
             if self._config is None:
                 self._config = self._make_config()
             try:
-                server = ForkServer(interpreter(self._python), self._config)
-            except OSError as exc:
-                text = f"the fork server could not be started: {exc}"
+                housekeeper = self._housekeeper or self._start_housekeeper()
+                server = ForkServer(interpreter(self._python), self._config, housekeeper.handles)
+            except (OSError, RuntimeError) as exc:  # RuntimeError: no more threads
+                text = f"a worker could not be started: no fork server: {exc}"
                 raise InstantiationError(text, cause=Cause.HOST) from exc
-            try:
-                if self._housekeeper is None:
-                    housekeeper = Housekeeper(_weakly(weakref.ref(self)))
-                    housekeeper.start()
-                    self._housekeeper = housekeeper
-                    self._finalizer = weakref.finalize(self, housekeeper.abandoned.append, _Orphan(housekeeper))
-                    self._finalizer.atexit = False
-                    _running.add(self)
-                self._housekeeper.adopt(server)
-            except BaseException:
-                server.leave()
-                raise
             self._fork_server = server
-            return server, self._housekeeper
+            housekeeper.adopt(server)
+            return server, housekeeper
+
+    def _start_housekeeper(self) -> Housekeeper:
+        housekeeper = Housekeeper(_weakly(weakref.ref(self)))
+        housekeeper.start()
+        self._housekeeper = housekeeper
+        self._finalizer = weakref.finalize(self, housekeeper.abandoned.append, _Orphan(housekeeper))
+        self._finalizer.atexit = False
+        _running.add(self)
+        return housekeeper
 
     def _make_config(self) -> c.Config:
         try:
@@ -322,8 +322,10 @@ class Supervisor(WasmHost):
                     self._spares.append((handle, Channel(handle)))
             except (OSError, InstantiationError):
                 pass  # no spare now; who needs a worker asks, and hears why not
-        for handle in server.handles():
-            handle.look_when_idle(self.limits.rss_bytes)
+            housekeeper = self._housekeeper
+        if housekeeper is not None:
+            for handle in list(housekeeper.handles):
+                handle.look_when_idle(self.limits.rss_bytes if handle.role == c.Role.WORKER else None)
 
     # --- closing ---
 
@@ -367,6 +369,17 @@ class _ForkServerLost(Exception):
         if isinstance(error, WorkerCrashed):
             what = error.message.removeprefix("worker crashed: ")
             self.error = InstantiationError(f"a worker could not be started: {what}", cause=Cause.HOST)
+
+
+def _while_instantiating(exc: BaseException, served: int) -> BaseException:
+    """What `instantiate` raises for `exc`; `served` host calls were made."""
+    if isinstance(exc, OSError):
+        return monitor.host_failure(exc)
+    if isinstance(exc, CallError) and exc.cause is Cause.CLOSED:
+        return InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
+    if isinstance(exc, WorkerCrashed) and exc.cause is Cause.HOST and not served:
+        return _ForkServerLost(exc)
+    return exc
 
 
 def _as_compile_error(exc: WasmError) -> CompileError:

@@ -43,6 +43,7 @@ class Housekeeper:
         self._stop = False
         self._lock = threading.Lock()
         self._watched: dict[Handle, None] = {}
+        self.handles: set[Handle] = set()  # all that hold descriptors
         self._next_wake = math.inf
         self._tick_now = False
         self.abandoned: collections.deque[Callable[[], Any]] = collections.deque()
@@ -125,13 +126,12 @@ class Housekeeper:
         with self._lock:
             server, self._fork_server = self._fork_server, None
             wake, self._wake = self._wake, -1
+        for handle in list(self.handles):
+            handle.condemn(monitor.closed())
         if server is not None:
-            handles = server.handles()
-            for handle in handles:
-                handle.condemn(monitor.closed())
             self._safely(server.leave)
-            for handle in handles:
-                handle.release_when_idle()
+        for handle in list(self.handles):
+            handle.release_when_idle()
         self._clean_up()
         os.close(wake)
 
