@@ -8,6 +8,7 @@ import os
 import weakref
 
 import pytest
+from leaks import fds
 
 from pdsandbox import (
     I32,
@@ -144,8 +145,8 @@ def test_closing_does_not_touch_what_was_read(instantiate):
     assert result == [I32(3)]
 
 
-def test_a_closed_instance_lets_go_of_its_callbacks(instantiate):
-    """Who closes an instance gets back what its callbacks held on to."""
+def test_a_closed_instance_lets_go_of_its_callbacks(host):
+    """Who closes an instance and drops it gets back what its callbacks held on to."""
 
     class Held:
         pass
@@ -157,12 +158,41 @@ def test_a_closed_instance_lets_go_of_its_callbacks(instantiate):
         return held is None
 
     imports = WasmImports(functions={("env", "f"): HostFunction(callback, results=("i32",))})
-    instance = instantiate('(module (import "env" "f" (func (result i32))) (export "f" (func 0)))', imports)
-    assert instance.call("f", []) == [I32(0)]
-    instance.close()
-    del held, callback, imports
+    module = host.compile('(module (import "env" "f" (func (result i32))) (export "f" (func 0)))')
+    with host.instantiate(module, imports) as instance:
+        assert instance.call("f", []) == [I32(0)]
+    del instance, held, callback, imports
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_an_instance_ended_by_its_own_host_function(host, end):
+    """Whether that is refused there or ends the call, nobody hangs, and the next instance works."""
+    causes = {"close": {Cause.CLOSED}, "kill": {Cause.CANCELLED}}[end] | {Cause.USAGE, Cause.HOST_FUNCTION}
+    imports = WasmImports(functions={("env", "f"): HostFunction(lambda caller: getattr(instance, end)())})
+    module = host.compile('(module (import "env" "f" (func $f)) (func (export "run") (call $f)))')
+    with host.instantiate(module, imports) as instance:
+        with pytest.raises(WasmError) as caught:
+            instance.call("run", [])
+        assert caught.value.cause in causes
+    assert not instance.alive
+    with host.instantiate(host.compile(SOURCE)) as other:
+        assert other.call("add", [1, 2]) == [I32(3)]
+
+
+def test_a_host_compiles_more_modules_than_there_are_descriptors(host_factory):
+    """Keeping compiled modules for reuse never uses up the program's descriptors."""
+    resource = pytest.importorskip("resource")
+    host = host_factory()
+    host.compile("(module)")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(fds()) + 100, hard))
+    try:
+        for i in range(150):
+            host.compile(f'(module (func (export "f") (result i32) (i32.const {i})))')
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_pid_is_that_of_the_process_the_guest_runs_in(host, instantiate):

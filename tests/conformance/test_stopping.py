@@ -84,7 +84,9 @@ def test_a_calls_own_deadline(host_factory, instantiate, wat):
     batch = instantiate(wat("endless_loop"), on=host)
     with pytest.raises(WallClockExceeded) as caught:
         batch.call_many("run", [[], []], wall_s=0.1)
-    assert (caught.value.row, caught.value.results) == (0, [])
+    # How far it came is known only to the worker that was killed: nothing is claimed.
+    assert caught.value.row in (None, 0)
+    assert not caught.value.results
 
 
 @WALL
@@ -163,7 +165,7 @@ def test_resident_memory_under_its_limit(host_factory, instantiate, wat):
 @RSS
 def test_resident_memory_while_instantiating(host_factory, wat):
     """RssExceeded keeps its class there."""
-    host = host_factory(rss_bytes=40 * MIB, table_elements=10_000_000)
+    host = host_factory(rss_bytes=40 * MIB, memory_bytes=1024 * MIB, table_elements=10_000_000)
     module = host.compile(wat("instantiation_bomb").replace("1000000", "8000000"))
     with pytest.raises(RssExceeded) as caught:
         host.instantiate(module)
@@ -237,10 +239,16 @@ def test_a_compilation_over_its_time(host_factory):
 def test_a_host_without_a_clock_refuses_a_deadline(host, instantiate, wat):
     """`call(wall_s=)` is a CallError where deadlines cannot be kept; elsewhere it is kept."""
     instance = instantiate(wat("endless_loop"))
-    if Capability.WALL_CLOCK in host.missing:
-        with pytest.raises(CallError) as caught:
-            instance.call("ok", [], wall_s=1.0)
-        assert caught.value.cause is Cause.USAGE
+    for attempt in (
+        lambda: instance.call("ok", [], wall_s=30.0),
+        lambda: instance.call_many("ok", [[]], wall_s=30.0),
+    ):
+        if Capability.WALL_CLOCK in host.missing:
+            with pytest.raises(CallError) as caught:
+                attempt()
+            assert caught.value.cause is Cause.USAGE
+        else:
+            assert attempt() in ([I32(42)], [[I32(42)]])
     assert instance.call("ok", []) == [I32(42)]
 
 

@@ -93,7 +93,7 @@ class Program:
     def ended_well(self) -> None:
         """Exit code 0, and not a word on standard error."""
         code, _, err = self.end()
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, ""), f"exit code {code}, and on standard error: {err}"
 
     def ended_with(self, code: int) -> str:
         """That exit code; standard error."""

@@ -23,7 +23,7 @@ BODY = """
 """
 BEFORE = {
     "SIGCHLD ignored": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
-    "SIGCHLD handled": "signal.signal(signal.SIGCHLD, lambda *_: reaped.append(os.waitpid(-1, os.WNOHANG)))",
+    "SIGCHLD handled": "signal.signal(signal.SIGCHLD, lambda *_: reap(os.WNOHANG))",
     "SIGALRM ignored": "signal.signal(signal.SIGALRM, signal.SIG_IGN)",
     "SIGALRM blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})",
     "everything blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
@@ -39,12 +39,15 @@ PREPARE = """
 
     reaped = []
 
+    def reap(flags=0):
+        try:
+            reaped.append(os.waitpid(-1, flags))
+        except ChildProcessError:
+            time.sleep(0.001)
+
     def reap_everything():
         while True:
-            try:
-                reaped.append(os.waitpid(-1, 0))
-            except ChildProcessError:
-                time.sleep(0.001)
+            reap()
 """
 
 
@@ -66,6 +69,7 @@ def test_a_program_that_has_changed_its_process(program, tmp_path, before):
         script.ended_well()
 
 
+@pytest.mark.orphans
 def test_a_waitpid_loop_takes_the_dead_fork_server(program):
     """Where the program itself reaps the fork server, its death is still one clear error, and a new one starts."""
     with program(

@@ -21,7 +21,7 @@ BAD_OPTION: Final = 2  # click's convention
 BAD_FILE: Final = 66  # EX_NOINPUT
 BUG: Final = 70  # EX_SOFTWARE
 NO_OUTPUT: Final = 74  # EX_IOERR
-INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
+INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it (`main` has it too: it imports nothing)
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
 
 EXIT_CODES: Final[Mapping[Cause, int]] = MappingProxyType(

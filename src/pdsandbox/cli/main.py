@@ -1,91 +1,30 @@
-"""The entry point: turns whatever a command ends with into an exit code, and says so when click or rich are missing.
+"""The entry point. Ctrl-C is caught here, around everything, the imports too; the rest is `shell`.
 
-Imports nothing at its top that a bare installation may lack.
+Imports nothing at its top but what the interpreter has loaded anyway.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-
-from ..text import one_line
-from .exits import BAD_OPTION, BROKEN_PIPE, BUG, INTERRUPTED, NO_OUTPUT
-from .output import Failure, OutputGone, note
 
 __all__ = ["main"]
 
-_COMPLETION = "_PDSANDBOX_COMPLETE"
+_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line `args` (default: this process's) and return its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and hasattr(stream, "reconfigure"):
-            # A name that the terminal's encoding lacks is shown escaped, not as a traceback.
-            stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(sys.argv[1:] if args is None else args)
+        from .shell import run
+
+        return run(sys.argv[1:] if args is None else args)
     except KeyboardInterrupt:
-        # A second Ctrl-C may land anywhere from here to the interpreter's end: it has nothing left to stop.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        note("pdsandbox: interrupted")
-        return INTERRUPTED
-    except OutputGone as gone:
-        _silence(1)
-        if gone.broken:
-            return BROKEN_PIPE
-        note(f"pdsandbox: cannot write to standard output: {one_line(str(gone))}")
-        return NO_OUTPUT
-    except ModuleNotFoundError as exc:
-        missing = (exc.name or "").partition(".")[0]
-        if missing not in {"click", "rich"}:
-            return _bug()
-        note(f"pdsandbox: the command line needs {missing}: pip install 'pdsandbox[cli]'")
-        return BAD_OPTION
-    except Exception:
-        return _bug()
-
-
-def _run(args: list[str]) -> int:
-    import click
-
-    from .app import cli
-
-    try:
-        if _COMPLETION in os.environ:
-            cli.main(args, "pdsandbox", standalone_mode=False)
-            return 0
-        # Not cli.main(): that would turn Ctrl-C into its own Abort and a broken pipe into exit code 1.
-        with cli.make_context("pdsandbox", args) as context:
-            return int(cli.invoke(context) or 0)
-    except click.exceptions.Exit as exc:
-        return exc.exit_code
-    except click.UsageError as exc:
-        command = exc.ctx.command_path if exc.ctx else "pdsandbox"
-        note(f"pdsandbox: {one_line(exc.format_message())}")
-        note(f"  hint: `{command} --help` lists the options")
-        return exc.exit_code
-    except Failure as exc:
-        note(f"pdsandbox: {one_line(exc.message)}")
-        return exc.code
-
-
-def _bug() -> int:
-    import traceback
-
-    for line in traceback.format_exc().splitlines():
-        note("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line))
-    note("pdsandbox: this is a bug in pdsandbox; please report it with the lines above")
-    return BUG
-
-
-def _silence(fd: int) -> None:
-    """Let Python's flush at exit succeed, into nothing."""
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        if null != fd:
-            os.dup2(null, fd)
-            os.close(null)
-    except OSError:
-        pass
+        try:
+            os.write(2, b"pdsandbox: interrupted\n")
+        except OSError:
+            pass
+        # At once, and with this very code: CPython remembers a KeyboardInterrupt that passed through exec(), as in
+        # the making of a dataclass, and would end by SIGINT instead. Workers were closed on the way here; one whose
+        # supervisor was only just being made ends with this process.
+        os._exit(_INTERRUPTED)
