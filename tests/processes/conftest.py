@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Program, script
+from leaks import wait_until
+from programs import PATIENCE_S, Program, script
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # worker processes need Linux; the conformance tests say so elsewhere
@@ -24,3 +25,13 @@ def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
             return stack.enter_context(Program(script(tmp_path, source, *args), **options))
 
         yield start
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """wait_for(condition): poll it until it holds; the test fails after a minute."""
+
+    def wait(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+        assert wait_until(condition, seconds), f"did not come about within {seconds:g} s"
+
+    return wait

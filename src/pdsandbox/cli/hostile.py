@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import signal
+import stat
 from typing import Any
 
 __all__ = ["compile_bomb", "crash", "exit_quietly", "send_garbage", "send_half_a_reply"]
@@ -28,16 +30,14 @@ def send_half_a_reply(_caller: Any) -> None:
     """Start a frame on every pipe that leads out, then say nothing more, ever."""
     for fd in _outgoing_pipes():
         os.write(fd, b"\x40\x00\x00")
-    silence, _ = os.pipe()
-    os.read(silence, 1)
+    signal.pause()
 
 
 def send_garbage(_caller: Any) -> None:
     """Answer with bytes that are no frame."""
     for fd in _outgoing_pipes():
         os.write(fd, b"\xff" * 64)
-    silence, _ = os.pipe()
-    os.read(silence, 1)
+    signal.pause()
 
 
 def _outgoing_pipes() -> list[int]:
@@ -46,7 +46,7 @@ def _outgoing_pipes() -> list[int]:
     for fd in range(3, 64):
         try:
             writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
-            is_pipe = os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
+            is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
         except OSError:
             continue
         if writable and is_pipe:

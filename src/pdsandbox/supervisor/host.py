@@ -45,6 +45,8 @@ MIB: Final = 1 << 20
 # that was reserved and never touched, so it must not be what stops a guest that keeps its limits.
 _DATA_SLACK: Final = 64 * MIB
 _COMPILER_SLACK: Final = 256 * MIB
+# A spare that was handed out is replaced a little later: a fork at once would compete with the first call for a core.
+RESPAWN_S: Final = 0.02
 DEFAULT_CACHE_BYTES: Final = 256 * MIB
 
 
@@ -212,6 +214,8 @@ class Supervisor(WasmHost):
                 if self._closed:
                     raise handle.condemn(monitor.closed())
                 instance = Instance(talk, module, limits, housekeeper)
+                if self._spare_count:
+                    housekeeper.tick_in(RESPAWN_S)
             finally:
                 talk.turn.release()
         except BaseException as exc:
@@ -236,8 +240,6 @@ class Supervisor(WasmHost):
             while self._spares:
                 handle, channel = self._spares.popleft()
                 if handle.alive:
-                    assert self._housekeeper is not None
-                    self._housekeeper.tick_soon()
                     return handle, channel
                 handle.release()
             try:

@@ -45,7 +45,7 @@ class Housekeeper:
         self._watched: dict[Handle, None] = {}
         self.handles: set[Handle] = set()  # all that hold descriptors
         self._next_wake = math.inf
-        self._tick_now = False
+        self._next_tick = 0.0
         self.abandoned: collections.deque[Callable[[], Any]] = collections.deque()
         self._thread = threading.Thread(target=self._run, name="pdsandbox", daemon=True)
 
@@ -91,22 +91,21 @@ class Housekeeper:
         handle.host_deadline = None
         self._watched.pop(handle, None)
 
-    def tick_soon(self) -> None:
-        """Call `tick` now."""
-        self._tick_now = True
-        self.wake()
+    def tick_in(self, delay_s: float) -> None:
+        """Call `tick` after `delay_s` at the latest."""
+        self._next_tick = min(self._next_tick, time.monotonic() + delay_s)
+        if self._next_tick < self._next_wake:
+            self.wake()
 
     def _run(self) -> None:
-        next_tick = 0.0
         wake = self._wake
         while not self._stop:
             now = time.monotonic()
-            if now >= next_tick or self._tick_now:
-                self._tick_now = False
-                next_tick = now + TICK_S
+            if now >= self._next_tick:
+                self._next_tick = now + TICK_S
                 self._safely(self._tick)
             self._next_wake = math.inf  # whoever adds a deadline while we look must wake us
-            self._next_wake = min(next_tick, self._end_overdue(now))
+            self._next_wake = min(self._next_tick, self._end_overdue(now))
             timeout = max(0.0, self._next_wake - time.monotonic())
             events = self._poll.poll(timeout * 1000)
             for fd, _ in events:
