@@ -99,3 +99,12 @@ def test_long_names(cli: Cli, module: Callable[[str], Path]) -> None:
 def test_does_not_run_the_module(cli: Cli, module: Callable[[str], Path]) -> None:
     """A start function that traps is compiled, not run."""
     assert cli("inspect", module('(module (func $f unreachable) (start $f) (func (export "f")))')).code == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "line"), [("f", "run FILE"), ("fg", "run FILE EXPORT"), (["_start", "f"], "run FILE")]
+)
+def test_says_how_to_run_it(cli: Cli, module: Callable[[str], Path], names: Any, line: str) -> None:
+    """A module that needs nothing comes with the command that runs it, with EXPORT where one must be named."""
+    path = module("(module " + " ".join(f'(func (export "{name}"))' for name in names) + ")")
+    assert cli("inspect", path).out.endswith(f"Needs nothing: pdsandbox {line.replace('FILE', str(path))}\n")

@@ -68,6 +68,7 @@ def test_errors(cli: Cli, functions: Path, args: list[str], code: int, why: str)
         ('(module (memory (export "m") 1) (func (export "only") (result i32) (i32.const 7)))', 0, "7\n", ""),
         ('(module (func (export "_start") unreachable) (func (export "x")))', 80, "", "unreachable"),
         ('(module (memory (export "m") 1))', 64, "", "the module exports no function"),
+        ('(module (memory 4000) (func (export "x")))', 69, "", "hint: --memory sets this limit"),
         ("(module)", 64, "", "the module exports no function"),
         ('(module (import "env" "f" (func)) (func (export "x")))', 69, "", "hint: `pdsandbox inspect "),
         ('(module (func $f unreachable) (start $f) (func (export "x")))', 80, "", "unreachable"),

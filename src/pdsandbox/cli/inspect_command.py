@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from ..errors import WasmError
+from ..externs import FuncType
 from ..limits import Limits
 from .output import Failure, emit, note
 
@@ -113,7 +114,11 @@ def _render(found: Survey, shown: str) -> str:
         parts.append(Text("To run, it needs:", "bold"))
         parts += [Text(f"  {need}") for need in found.needs]
     else:
-        parts.append(Text.assemble(("Needs nothing: ", "bold green"), f"pdsandbox run {report.argument(found.file)}"))
+        functions = [export.name for export in found.exports if isinstance(export.type, FuncType)]
+        rest = "" if "_start" in functions or len(functions) == 1 else " EXPORT"
+        parts.append(
+            Text.assemble(("Needs nothing: ", "bold green"), f"pdsandbox run {report.argument(found.file)}{rest}")
+        )
     return rendered(out, *parts)
 
 

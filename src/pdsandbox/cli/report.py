@@ -57,6 +57,8 @@ def _hint(error: WasmError, file: str) -> str | None:
     if option and not isinstance(error, CompileError):
         return f"{option} sets this limit"
     if isinstance(error, InstantiationError) and error.cause is Cause.LINK:
+        if "memory limits" in error.message:
+            return "--memory sets this limit"
         return f"`pdsandbox inspect {argument(file)}` lists what the module needs"
     if error.stderr_tail:
         last = error.stderr_tail.decode("utf-8", "replace").strip().splitlines()[-1:]

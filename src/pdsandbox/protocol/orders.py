@@ -37,6 +37,8 @@ class State(enum.IntEnum):
     GONE = 18  # nothing more is legal
     STARTING_LOAD = 19  # LOAD was sent ahead of READY, which saves a fresh worker a round trip
     STARTING_COMPILE = 20
+    RESOLVING_CALL = 21  # the first call of an export follows its RESOLVE without waiting for the answer
+    RESOLVING_BATCH = 22
 
 
 S = State
@@ -68,8 +70,10 @@ TABLE: Final[dict[tuple[State, int], State]] = {
     (S.LOADING, m.ERROR): S.GONE,
     **_host_rows(S.LOADING, S.LOADING_HOST, S.LOADING_MEMORY),
     (S.IDLE, m.RESOLVE): S.RESOLVING,
-    (S.RESOLVING, m.RESOLVED): S.IDLE,
-    (S.RESOLVING, m.ERROR): S.IDLE,
+    (S.RESOLVING, m.CALL): S.RESOLVING_CALL,
+    (S.RESOLVING_CALL, m.RESOLVED): S.CALLING,
+    (S.RESOLVING, m.CALL_MANY): S.RESOLVING_BATCH,
+    (S.RESOLVING_BATCH, m.RESOLVED): S.BATCH,
     (S.IDLE, m.MEM_READ): S.MEMORY,
     (S.IDLE, m.MEM_WRITE): S.MEMORY,
     (S.MEMORY, m.MEM_DATA): S.IDLE,

@@ -113,7 +113,7 @@ class Load(Message):
 
 @dataclass(frozen=True, slots=True)
 class Resolve(Message):
-    """Look up the export `name`; answered by RESOLVED or ERROR."""
+    """Look up the export `name`; answered by RESOLVED. The first call of it follows at once."""
 
     KIND: ClassVar[int] = RESOLVE
     name: bytes

@@ -70,6 +70,11 @@ class Channel:
         if done != size:
             self._send_rest(memoryview(frame)[max(done, 0) :], watch)
 
+    def send_two(self, first: int, first_frame: bytes, second: int, second_frame: bytes, watch: monitor.Watch) -> None:
+        """Two frames in one write."""
+        self.orders.advance(first)
+        self.send(second, first_frame + second_frame, watch)
+
     def _send_rest(self, rest: memoryview, watch: monitor.Watch) -> None:
         """The worker is slow to read, or does not: write as it lets us, until the deadline."""
         poll = select.poll()

@@ -33,12 +33,13 @@ _HOST_FAIL: Final = m.HostFail().frame()
 
 
 class Export:
-    """An exported function as the worker resolved it: its number there, and codecs for its real types."""
+    """An exported function: its number in the worker, codecs for its types, its name until it was resolved there."""
 
-    __slots__ = ("call_head", "number", "params", "results", "stride", "type")
+    __slots__ = ("call_head", "number", "params", "results", "stride", "type", "unresolved")
 
-    def __init__(self, number: int, type_: FuncType) -> None:
+    def __init__(self, number: int, type_: FuncType, name: str) -> None:
         self.number = number
+        self.unresolved: bytes | None = name.encode("utf-8")
         self.type = type_
         self.params = Slots(type_.params)
         self.results = Slots(type_.results)
@@ -77,6 +78,7 @@ class Conversation:
         self._interruptible = interruptible
         self.fuel = fuel
         self.busy = False
+        self.exports: dict[str, Export] = {}  # those that the worker has numbered
         self.served = 0  # host calls over the worker's life: whether guest code may have been seen outside
         self.turn = channel.handle.turn
         self._channel = channel
@@ -136,16 +138,20 @@ class Conversation:
 
     # --- operations ---
 
-    def resolve(self, name: str, type_: FuncType, watch: monitor.Watch) -> Export:
-        """The worker's number for an export; its type must be what the compiler said."""
-        self._channel.send(m.RESOLVE, m.Resolve(name.encode("utf-8")).frame(), watch)
+    def export(self, name: str, type_: FuncType) -> Export:
+        """An export that the worker does not know yet: its first call says RESOLVE, and calls without waiting."""
+        return Export(len(self.exports), type_, name)
+
+    def _resolve_and_send(self, export: Export, kind: int, frame: bytes, watch: monitor.Watch) -> None:
+        """RESOLVE and `frame` in one write. The number and the real type must be what the call assumed."""
+        assert export.unresolved is not None
+        self._channel.send_two(m.RESOLVE, m.Resolve(export.unresolved).frame(), kind, frame, watch)
         kind, payload = self._channel.receive(watch, spin=True)
-        if kind == m.ERROR:
-            raise self._failure(kind, payload, 0)
-        message = self._decode(m.Resolved, payload)
-        if message.type != type_:
-            raise self.broke("an export's type is not what the compiler found")
-        return Export(message.export, type_)
+        message = self._decode(m.Resolved, payload) if kind == m.RESOLVED else None
+        if message is None or (message.export, message.type) != (export.number, export.type):
+            raise self.broke("an export is not what the compiler found")
+        self.exports[export.unresolved.decode("utf-8")] = export
+        export.unresolved = None
 
     def call(self, export: Export, data: bytes, budget: int, watch: monitor.Watch) -> bytes:
         """One CALL; the payload of its RESULT."""
@@ -154,7 +160,11 @@ class Conversation:
         try:
             spinning = len(spin.running) <= spin.most
             head = m.CALL_LAYOUT.pack(export.number, spinning, budget, _micros(watch.wall_s))
-            channel.send(m.CALL, b"".join((export.call_head, head, data)), watch)
+            frame = b"".join((export.call_head, head, data))
+            if export.unresolved is None:
+                channel.send(m.CALL, frame, watch)
+            else:
+                self._resolve_and_send(export, m.CALL, frame, watch)
             kind, payload = channel.receive(watch, spin=spinning)
             if kind == m.HOST_CALL:
                 kind, payload = self._converse(kind, payload, watch, spin=spinning)
@@ -181,7 +191,10 @@ class Conversation:
             spinning = len(spin.running) <= spin.most
             head = m.CALL_MANY_LAYOUT.pack(export.number, spinning, budget, _micros(watch.wall_s), len(rows), width)
             frame = b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data))
-            channel.send(m.CALL_MANY, frame, watch)
+            if export.unresolved is None:
+                channel.send(m.CALL_MANY, frame, watch)
+            else:
+                self._resolve_and_send(export, m.CALL_MANY, frame, watch)
             kind, payload = self._converse(*channel.receive(watch, spin=spinning), watch, spin=spinning)
         finally:
             spin.running.discard(self.handle)

@@ -32,7 +32,7 @@ from ..text import one_line
 from .handle import Ends, Handle
 
 # Isolated and without site: no environment, no user's modules, a third of the start-up time.
-_FLAGS: Final = ("-I", "-S", "-B", "-X", "utf8=1")
+_FLAGS: Final = ("-I", "-S", "-X", "utf8=1")
 _BOOT: Final = (
     "import sys; sys.path.append(sys.argv[1]); from pdsandbox.forkserver.main import main; "
     "main(int(sys.argv[2]), int(sys.argv[3]))"

@@ -44,7 +44,7 @@ class Instance(WasmInstance):
         self._limits = limits
         self._housekeeper = housekeeper
         self._generation = generation.current()
-        self._exports: dict[str, Export] = {}
+        self._exports = conversation.exports
         # Must not hold the instance; what is left to do for one that was dropped is to end its worker.
         finalizer = weakref.finalize(self, housekeeper.abandoned.append, Disposal(self._handle))
         finalizer.atexit = False
@@ -80,7 +80,7 @@ class Instance(WasmInstance):
         try:
             self._take_turn(wall_s)
             started = time.monotonic()
-            export = self._exports.get(func) or self._resolve(func, started, wall_s)
+            export = self._exports.get(func) or self._look_up(func)
             data = export.params.encode(args)
             self._check_message(len(data))
             budget = self._talk.fuel.begin(fuel)
@@ -103,7 +103,7 @@ class Instance(WasmInstance):
         try:
             self._take_turn(wall_s)
             started = time.monotonic()
-            export = self._exports.get(func) or self._resolve(func, started, wall_s)
+            export = self._exports.get(func) or self._look_up(func)
             self._check_message(export.stride)
             encoded = encode_rows(export.params, rows)
             budget = self._talk.fuel.begin(fuel)
@@ -120,13 +120,9 @@ class Instance(WasmInstance):
             self._end_turn()
         return results
 
-    def _resolve(self, func: object, started: float, wall_s: float | None) -> Export:
+    def _look_up(self, func: object) -> Export:
         name = check_name(func)
-        type_ = self._type_of(name)
-        watch = self._talk.begin(started, wall_s)
-        export = self._exports[name] = self._talk.resolve(name, type_, watch)
-        self._talk.busy = False
-        return export
+        return self._talk.export(name, self._type_of(name))
 
     def _type_of(self, func: object) -> FuncType:
         """The signature of a function that can be called."""

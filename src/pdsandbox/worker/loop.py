@@ -95,7 +95,7 @@ class Worker:
             return True
         if kind == m.RESOLVE:
             self._outbox.write(self._resolve(m.Resolve.decode(payload).name).frame())
-            return True
+            return True  # the call is right behind it
         raise SystemExit(f"unexpected message kind {kind}")
 
     # --- loading ---
@@ -183,18 +183,14 @@ class Worker:
 
     # --- requests ---
 
-    def _resolve(self, name: bytes) -> m.Message:
+    def _resolve(self, name: bytes) -> m.Resolved:
         guest = self._guest
         assert guest is not None
-        try:
-            export = guest.resolve(name.decode("utf-8"))
-        except WasmError as exc:
-            return error_message(exc, 0)
-        if export is None:
-            return m.Error(m.Failure.CALL, text="the module has no such export")
-        if export.params is not None:
-            self._exports.append(export)
-        return m.Resolved(len(self._exports) - 1 if export.params is not None else 0xFFFFFFFF, export.type)
+        export = guest.resolve(name.decode("utf-8"))
+        if export is None or export.params is None or export.results is None:
+            raise SystemExit("the compiler named an export that cannot be called")
+        self._exports.append(export)
+        return m.Resolved(len(self._exports) - 1, export.type)
 
     def _call(self, length: int) -> bool:
         inbox, guest, hosts = self._inbox, self._guest, self._hosts
