@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 import subprocess
 import sys
@@ -22,7 +23,7 @@ Cli = Callable[..., Any]
 def test_demo(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """The whole demo: the screen that was recorded, every hostile guest's exact verdict, exit code 0."""
     pytest.importorskip("vt100wasm")
-    ended = command("demo")
+    ended = command("demo", env={**os.environ, "COLUMNS": "80"})
     assert ended.stderr == ""
     for text in ("def slug(title, limit=60):", "100%", "1 failed, 5 passed", "It ran in worker pid "):
         assert text in ended.stdout

@@ -65,7 +65,7 @@ def test_function_keys_are_pairs_of_names(key):
         WasmImports(functions={key: HostFunction(nothing)})
 
 
-@pytest.mark.parametrize("value", [nothing, None, "f"], ids=repr)
+@pytest.mark.parametrize("value", [nothing, None, "f"], ids=["function", "none", "name"])
 def test_functions_must_be_host_functions(value):
     """A bare callable has no type, so it is a TypeError that names its key."""
     with pytest.raises(TypeError, match=r"\('env', 'f'\)\] must be a HostFunction"):

@@ -110,8 +110,12 @@ class Held:
     """Processes held by pidfds, so that their ends can be waited for whoever their parent is by then."""
 
     def __init__(self, pids: set[int]) -> None:
-        self.names = {pid: name_of(pid) for pid in pids}
-        self._pidfds = {pid: os.pidfd_open(pid) for pid in pids}
+        self.names: dict[int, str] = {}
+        self._pidfds: dict[int, int] = {}
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):  # gone since it was listed
+                self._pidfds[pid] = os.pidfd_open(pid)
+                self.names[pid] = name_of(pid)
 
     def __enter__(self) -> Held:
         return self
@@ -123,11 +127,6 @@ class Held:
     def count(self, name: str) -> int:
         """How many of them have this name."""
         return list(self.names.values()).count(name)
-
-    def pid(self, name: str) -> int:
-        """The one with this name."""
-        (found,) = (pid for pid, each in self.names.items() if each == name)
-        return found
 
     def running(self) -> list[str]:
         """Names of those that have not ended."""
@@ -164,6 +163,22 @@ def name_of(pid: int) -> str:
 def named(name: str, above: int | None = None) -> list[int]:
     """Pids of the descendants (of this process, or of `above`) with this name."""
     return sorted(pid for pid in descendants(above) if name_of(pid) == name)
+
+
+def fork_server(above: int | None = None) -> int:
+    """The running fork server of this process, or of `above`. (Its children have its name until they get their own.)"""
+    parent = str(above or os.getpid())
+    found = [pid for pid in named(FORK_SERVER, above) if status(pid)["PPid"] == parent and alive(pid)]
+    assert len(found) == 1, f"{len(found)} fork servers"
+    return found[0]
+
+
+def alive(pid: int) -> bool:
+    """Neither gone nor a zombie."""
+    try:
+        return status(pid)["State"][0] not in "ZX"
+    except OSError:
+        return False
 
 
 def status(pid: int) -> dict[str, str]:

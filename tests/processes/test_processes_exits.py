@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from programs import FORK_SERVER, WORKER, named
+from programs import WORKER, fork_server, named
 
 START = """
     import os, sys, threading
@@ -40,7 +40,7 @@ DYING = {
 def begun(script):
     """The program has a fork server, an instance and two spares."""
     assert script.report() == {"answer": 3}
-    assert len(named(FORK_SERVER, script.pid)) == 1
+    assert fork_server(script.pid)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

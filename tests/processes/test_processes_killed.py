@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import select
 import signal
 
 import pytest
 from leaks import descendants
-from programs import COMPILER, FORK_SERVER, WORKER, named, status
+from programs import COMPILER, FORK_SERVER, WORKER, fork_server, named, status
 
 # What the design promises. It takes a few milliseconds; the rest is for a machine with other work.
 GONE_WITHIN_S = 1.0
@@ -38,6 +40,10 @@ def asleep(pid):
     """How often a process has gone to sleep; 0 while it is awake."""
     facts = status(pid)
     return int(facts["voluntary_ctxt_switches"]) if facts["State"].startswith("S") else 0
+
+
+def slept_again(pid, before):
+    return asleep(pid) > before
 
 
 @pytest.mark.orphans
@@ -84,7 +90,7 @@ def test_also_when_another_one_is_stopped(program, wait_for, who):
     with program(f"{FULL}\n    await_word()") as script:
         wait_for(lambda: everything(script.pid))
         with script.held() as held:
-            stopped = named(who, script.pid)[0]
+            stopped = fork_server(script.pid) if who == FORK_SERVER else named(who, script.pid)[0]
             os.kill(stopped, signal.SIGSTOP)
             try:
                 os.kill(script.pid, signal.SIGKILL)
@@ -134,17 +140,18 @@ def test_the_fork_server_reaps_whom_it_leaves(program, wait_for):
         host = Supervisor(spares=0)
         module = host.compile(ADD)
         instances = [host.instantiate(module) for _ in range(3)]
-        say(pid=instances[0].pid)
+        say(pids=[instance.pid for instance in instances])
         await_word()
     """) as script:
-        worker = script.report()["pid"]
+        workers = script.report()["pids"]
         with script.held() as held:
             os.kill(script.pid, signal.SIGSTOP)
-            fork_server = held.pid(FORK_SERVER)
-            wait_for(lambda: asleep(fork_server))
-            before = asleep(fork_server)
-            os.kill(worker, signal.SIGKILL)
-            wait_for(lambda: asleep(fork_server) > before)  # it has heard, and told
+            server = fork_server(script.pid)
+            for worker in workers[1:]:
+                wait_for(lambda: asleep(server))
+                before = asleep(server)
+                os.kill(worker, signal.SIGKILL)
+                wait_for(functools.partial(slept_again, server, before))  # it has heard, and told
             os.kill(script.pid, signal.SIGKILL)
             assert held.wait_gone() == []
             adopted = [name for pid, name in held.names.items() if pid in descendants()]
@@ -170,8 +177,6 @@ def test_a_stopped_programs_worker_ends_by_itself(program):
         try:
             script.report()
             os.kill(script.pid, signal.SIGSTOP)
-            import select
-
             assert select.select([worker], [], [], 60)[0], "the worker runs on"
         finally:
             os.kill(script.pid, signal.SIGCONT)

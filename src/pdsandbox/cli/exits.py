@@ -1,7 +1,7 @@
 """What the command's exit code says: one number per cause, all of them distinct. Data only.
 
 Codes that sysexits.h has a name for carry it; what happened to a guest counts up from 80. None is 1 (a
-traceback), 2 (click's usage error) or 126 and above (the shell's), so that a script can tell them apart.
+failed demo), 2 (click's usage error) or 126 and above (the shell's), so that a script can tell them apart.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
+from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,5 +30,6 @@ def rendered(out: Console, *parts: RenderableType) -> str:
     """`parts` as `out` would show them, without a newline at the end."""
     with out.capture() as capture:
         for part in parts:
-            out.print(part, soft_wrap=False)
+            # A line of text, which may be a command to copy, is the terminal's to wrap; a table is rich's.
+            out.print(part, soft_wrap=isinstance(part, Text))
     return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))

@@ -49,13 +49,24 @@ def main(control_fd: int, supervisor_pid: int) -> NoReturn:
     os_.set_name("pdsandbox-fork")
     os.chdir("/")
     control.settimeout(None)
-    packet = c.decode(control.recv(c.PACKET_BYTES))
+    try:
+        data = control.recv(c.PACKET_BYTES)
+    except ConnectionResetError:
+        data = b""
+    if not data:
+        os._exit(0)  # the supervisor left before it began
+    packet = c.decode(data)
     if not isinstance(packet, c.Config):
         raise SystemExit("the first packet must be CONFIG")
     server = ForkServer(control, supervisor, packet)
     server.warm()
-    server.serve()
-    os._exit(0)
+    try:
+        server.serve()
+    except BaseException:
+        # Whatever it is, nobody may outlive us, and the supervisor must hear of it: by our end, and our last words.
+        sys.excepthook(*sys.exc_info())
+        server.leave(1)
+    server.leave(0)
 
 
 class ForkServer:
@@ -120,21 +131,25 @@ class ForkServer:
         while True:
             for fd, _ in self._poll.poll():
                 if fd == self._supervisor:
-                    self._leave()
-                elif fd == self._control.fileno():
+                    return
+                if fd == self._control.fileno():
                     self._flush()
-                    self._receive()
+                    if self._receive():
+                        return
                 else:
                     self._child_ended(fd)
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Serve what was sent; whether the supervisor has left."""
         while True:
             try:
                 data, fds, truncated = os_.recv_fds(self._control, c.PACKET_BYTES, c.SPAWN_FDS, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                return
+                return False
+            except ConnectionResetError:
+                return True  # a peer that died with packets unread
             if not data:
-                self._leave()
+                return True
             packet = c.decode(data)
             if isinstance(packet, c.Spawn):
                 self._spawn(packet, fds, truncated=truncated)
@@ -227,16 +242,16 @@ class ForkServer:
         except BlockingIOError:
             pass
         except (BrokenPipeError, ConnectionResetError):
-            self._leave()
+            self._outbox.clear()  # reading says so, too, and that ends the loop
         want = select.EPOLLIN | (select.EPOLLOUT if self._outbox else 0)
         if self._poll_wants != want:
             self._poll.modify(self._control, want)
             self._poll_wants = want
 
-    def _leave(self) -> NoReturn:
-        """The supervisor is gone or closed: so is everybody. Killed first, then reaped, so that none outlives us."""
+    def leave(self, status: int) -> NoReturn:
+        """End, and everybody with us: all are killed first, then reaped, so that none outlives us."""
         for _, pidfd in self._children.values():
             os_.pidfd_kill(pidfd)
         for _, pidfd in self._children.values():
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-        os._exit(0)
+        os._exit(status)

@@ -154,12 +154,30 @@ def map_readonly(fd: int) -> mmap.mmap:
 
 def open_resident(pid: int) -> int:
     """A descriptor for `read_resident`. It stays with this very process: once that is gone, reading fails."""
-    return above_std(os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC))
+    # statm knows nothing of swap, and status takes five times as long to read.
+    name = "status" if _has_swap() else "statm"
+    return above_std(os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+
+
+def _has_swap() -> bool:
+    try:
+        with open("/proc/swaps", "rb", buffering=0) as swaps:
+            return swaps.read(4096).count(b"\n") > 1
+    except FileNotFoundError:  # a kernel without swap
+        return False
 
 
 def read_resident(fd: int) -> int:
-    """Bytes resident (about 4 us). 0 for a zombie; OSError once the process is reaped."""
-    return int(os.pread(fd, 128, 0).split(b" ", 2)[1]) * PAGE_BYTES
+    """Bytes resident, and swapped out where this machine swaps (4 us; 20 with swap). 0 for a zombie; OSError once the
+    process is reaped."""
+    text = os.pread(fd, 4096, 0)
+    if text[:1].isdigit():
+        return int(text.split(b" ", 2)[1]) * PAGE_BYTES
+    total = 0
+    for line in text.splitlines():
+        if line.startswith((b"VmRSS:", b"VmSwap:")):
+            total += int(line.split()[1]) << 10
+    return total
 
 
 def die_with_parent(parent: int) -> None:

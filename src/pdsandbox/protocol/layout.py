@@ -43,6 +43,8 @@ HOST_CALL_LAYOUT: Final = struct.Struct("<IIII")  # index, bytes of slots, of fi
 
 #: CALL flag: the supervisor will answer quickly, so the worker may spin briefly for the next message.
 SPIN: Final = 1
+#: CALL_MANY flag: one more message of the same batch, so the limits of a call go on counting.
+CONTINUED: Final = 2
 
 #: What a worker or compiler may send beside data: names, an error, a type. Data is capped by what was asked for.
 SMALL_CAP: Final = 1 << 20

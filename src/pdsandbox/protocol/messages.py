@@ -16,6 +16,7 @@ from .layout import CALL_MANY_LAYOUT as CALL_MANY_LAYOUT
 from .layout import CHUNK_BYTES as CHUNK_BYTES
 from .layout import COMPILE as COMPILE
 from .layout import COMPILED as COMPILED
+from .layout import CONTINUED as CONTINUED
 from .layout import ERROR as ERROR
 from .layout import HOST_CALL as HOST_CALL
 from .layout import HOST_CALL_LAYOUT as HOST_CALL_LAYOUT

@@ -189,7 +189,8 @@ class Conversation:
         spin.running.add(self.handle)
         try:
             spinning = len(spin.running) <= spin.most
-            head = m.CALL_MANY_LAYOUT.pack(export.number, spinning, budget, _micros(watch.wall_s), len(rows), width)
+            flags = spinning | (m.CONTINUED if results else 0)
+            head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), len(rows), width)
             frame = b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data))
             if export.unresolved is None:
                 channel.send(m.CALL_MANY, frame, watch)

@@ -42,6 +42,8 @@ SEND_TIMEOUT_S: Final = 10.0
 #: From exec to warm takes about 85 ms on an idle machine.
 START_TIMEOUT_S: Final = 60.0
 LEAVE_TIMEOUT_S: Final = 5.0
+# The housekeeper hears a dead fork server's last words within a wake-up.
+EPITAPH_TIMEOUT_S: Final = 2.0
 
 _tickets = itertools.count(1)
 
@@ -67,6 +69,7 @@ class ForkServer:
         self._lock = threading.Lock()
         self._gone: str | None = None
         self._broken = False
+        self._buried = threading.Event()  # why it died is known
         self._pidfd = -1
         self.pid: int | None = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -169,7 +172,9 @@ class ForkServer:
                     raise InstantiationError(text, cause=Cause.HOST) from None
             except (BrokenPipeError, ConnectionResetError) as exc:
                 self._broken = True
-                text = "a worker could not be started: the fork server is gone"
+                if wait:
+                    self._buried.wait(EPITAPH_TIMEOUT_S)
+                text = f"a worker could not be started: {self._gone or 'the fork server is gone'}"
                 raise InstantiationError(text, cause=Cause.HOST) from exc
             else:
                 return
@@ -211,10 +216,7 @@ class ForkServer:
             handle = self._drop(packet.ticket)
             if handle is not None:
                 handle.on_exited(packet.signal, packet.exit_code)
-            try:
-                self._send(c.Acknowledge(packet.ticket), [])
-            except InstantiationError:
-                self._lose("the fork server does not answer")
+            self._tell(c.Acknowledge(packet.ticket))
         else:
             raise ProtocolError(f"unexpected packet {type(packet).__name__}")
 
@@ -228,10 +230,19 @@ class ForkServer:
             resident = os_.open_resident(packet.pid)
         except OSError as exc:
             # Out of descriptors here: one that cannot be held, or watched, may not live.
-            self._send(c.Kill(packet.ticket), [])
+            self._tell(c.Kill(packet.ticket))
             handle.on_refused(exc.errno or errno.EMFILE)
             return
         handle.on_spawned(packet.pid, os_.above_std(fds.pop()), resident)
+
+    def _tell(self, packet: c.Packet) -> None:
+        """From the housekeeper, which waits for nobody: a fork server that leaves a full socket unread is broken."""
+        try:
+            self._send(packet, [], wait=False)
+        except BlockingIOError:
+            self._lose("the fork server does not answer")
+        except InstantiationError:
+            pass  # it has died: end of file comes next
 
     def _drop(self, ticket: int) -> Handle | None:
         with self._lock:
@@ -250,6 +261,7 @@ class ForkServer:
             self._gone = what
             handles = list(self._handles.values())
             self._handles.clear()
+        self._buried.set()
         self._kill()
         for handle in handles:
             handle.on_lost(what)

@@ -8,7 +8,6 @@ forked its processes works in each of them.
 
 from __future__ import annotations
 
-import atexit
 import collections
 import hashlib
 import os
@@ -145,7 +144,7 @@ class Supervisor(WasmHost):
             with self._compilers:
                 server, housekeeper = self._started()
                 handle = server.spawn(c.Role.COMPILER)
-                leave = housekeeper.abandoned.append
+                leave = housekeeper.later
                 return compiling.run(handle, source, text=text, limits=self.limits, leave=leave)
         except (CompileError, InstantiationError) as exc:
             if exc.cause is Cause.HOST and server is not None and server.lost:
@@ -196,28 +195,23 @@ class Supervisor(WasmHost):
             spin=self._spin,
             interruptible=self.engine.interruptible,
         )
+        # The turn is ours until the instance stands: a host function of the start function cannot re-enter.
+        handle.turn.acquire()
         try:
+            start = monitor.Watch(START_TIMEOUT_S, time.monotonic() + START_TIMEOUT_S, None)
+            handle.watch = start
+            artifact = module.compiled.artifact.duplicate()
             try:
-                # The turn is ours until the instance stands: a host function of the start function cannot re-enter.
-                talk.turn.acquire()
-                start = monitor.Watch(START_TIMEOUT_S, time.monotonic() + START_TIMEOUT_S, None)
-                handle.watch = start
-                artifact = module.compiled.artifact.duplicate()
-                try:
-                    talk.send_load(load, artifact, start)
-                finally:
-                    os.close(artifact)
-                channel.receive(start)  # READY
-                talk.await_loaded(talk.begin(time.monotonic(), limits.wall_s))
-                if not handle.wait_settled(START_TIMEOUT_S):
-                    raise InstantiationError("the fork server does not answer", cause=Cause.HOST)
-                if self._closed:
-                    raise handle.condemn(monitor.closed())
-                instance = Instance(talk, module, limits, housekeeper)
-                if self._spare_count:
-                    housekeeper.tick_in(RESPAWN_S)
+                talk.send_load(load, artifact, start)
             finally:
-                talk.turn.release()
+                os.close(artifact)
+            channel.receive(start)  # READY
+            talk.await_loaded(talk.begin(time.monotonic(), limits.wall_s))
+            if not handle.wait_settled(START_TIMEOUT_S):
+                raise InstantiationError("the fork server does not answer", cause=Cause.HOST)
+            if self._closed:
+                raise handle.condemn(monitor.closed())
+            instance = Instance(talk, module, limits, housekeeper)
         except BaseException as exc:
             handle.condemn(monitor.abandoned())
             handle.release()
@@ -225,6 +219,10 @@ class Supervisor(WasmHost):
             if told is exc:
                 raise
             raise told from exc
+        finally:
+            handle.turn.release()
+        if self._spare_count:
+            housekeeper.tick_in(RESPAWN_S)
         return instance
 
     def _take_worker(self, server: ForkServer) -> tuple[Handle, Channel]:
@@ -241,7 +239,7 @@ class Supervisor(WasmHost):
                 handle, channel = self._spares.popleft()
                 if handle.alive:
                     return handle, channel
-                handle.release()
+                handle.release_when_idle()
             try:
                 handle = server.spawn(c.Role.WORKER)
             except OSError as exc:
@@ -292,9 +290,8 @@ class Supervisor(WasmHost):
         housekeeper = Housekeeper(_weakly(weakref.ref(self)))
         housekeeper.start()
         self._housekeeper = housekeeper
-        self._finalizer = weakref.finalize(self, housekeeper.abandoned.append, _Orphan(housekeeper))
+        self._finalizer = weakref.finalize(self, housekeeper.later, housekeeper.stop_soon)
         self._finalizer.atexit = False
-        _running.add(self)
         return housekeeper
 
     def _make_config(self) -> c.Config:
@@ -317,7 +314,7 @@ class Supervisor(WasmHost):
                 return
             for pair in [pair for pair in self._spares if not pair[0].alive]:
                 self._spares.remove(pair)
-                pair[0].release()
+                pair[0].release_when_idle()
             try:
                 while len(self._spares) < self._spare_count:
                     handle = server.spawn(c.Role.WORKER, wait=False)
@@ -345,22 +342,9 @@ class Supervisor(WasmHost):
             handle.release_when_idle()
         if housekeeper is not None:
             housekeeper.stop()
-        self._cache.clear()
         for artifact in list(self._artifacts):
             artifact.close()
-        _running.discard(self)
-
-
-class _Orphan:
-    """Ends the processes of a supervisor that was dropped without being closed. Runs in the housekeeper's thread."""
-
-    __slots__ = ("_housekeeper",)
-
-    def __init__(self, housekeeper: Housekeeper) -> None:
-        self._housekeeper = housekeeper
-
-    def __call__(self) -> None:
-        self._housekeeper.stop_soon()
+        self._cache.clear()
 
 
 class _ForkServerLost(Exception):
@@ -411,12 +395,3 @@ def _count(name: str, value: object, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ValueError(f"{name} must be an integer from {low:,} to {high:,}, not {value!r}")
     return value
-
-
-_running: weakref.WeakSet[Supervisor] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_running() -> None:
-    for supervisor in list(_running):
-        supervisor.close()

@@ -1,8 +1,8 @@
 """The supervisor's one background thread: hears the fork server, watches what nobody waits for, cleans up.
 
 It receives the fork server's packets; ends calls whose deadline passes while a host function keeps their thread;
-looks at idle workers' memory and standard error; keeps spares ready; closes what finalisers left in `abandoned` (a
-deque: appending takes no lock and does no I/O, so a finaliser may do it anywhere).
+looks at idle workers' memory and standard error; keeps spares ready; does `later` what finalisers may not (they append
+to a deque, which takes no lock and does no I/O).
 
 It wakes on the control socket, on its event descriptor, at the next deadline, and every TICK_S. It takes a worker's
 turn only without waiting. Nothing a worker does can block it: all reads are non-blocking and bounded.
@@ -10,6 +10,7 @@ turn only without waiting. Nothing a worker does can block it: all reads are non
 
 from __future__ import annotations
 
+import atexit
 import collections
 import logging
 import math
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from .. import generation
 from ..platform import os_
 from . import monitor
 from .forkclient import ForkServer
@@ -36,6 +38,7 @@ class Housekeeper:
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
+        self.generation = generation.current()
         self._wake = os_.above_std(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
@@ -46,18 +49,21 @@ class Housekeeper:
         self.handles: set[Handle] = set()  # all that hold descriptors
         self._next_wake = math.inf
         self._next_tick = 0.0
-        self.abandoned: collections.deque[Callable[[], Any]] = collections.deque()
+        self.stopped = False
+        self._abandoned: collections.deque[Callable[[], Any]] = collections.deque()
         self._thread = threading.Thread(target=self._run, name="pdsandbox", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+        running.add(self)
 
     def stop(self) -> None:
         """End the thread, and wait until it has ended everything: see `_leave`. Twice is allowed."""
         self._stop = True
         self.wake()
         self._thread.join()
+        self._clean_up()  # what was left between its last look and its end
 
     def stop_soon(self) -> None:
         """The same without waiting; for the thread itself."""
@@ -116,9 +122,16 @@ class Housekeeper:
             self._clean_up()
         self._leave()
 
+    def later(self, action: Callable[[], Any]) -> None:
+        """For finalisers: run `action` in the housekeeper's thread; at once if that has stopped. Takes no lock."""
+        if self.stopped:
+            action()
+        else:
+            self._abandoned.append(action)
+
     def _clean_up(self) -> None:
-        while self.abandoned:
-            self._safely(self.abandoned.popleft())
+        while self._abandoned:
+            self._safely(self._abandoned.popleft())
 
     def _leave(self) -> None:
         """Kill every child, end the fork server, and close what is ours. Whoever is in an operation closes the rest."""
@@ -131,8 +144,10 @@ class Housekeeper:
             self._safely(server.leave)
         for handle in list(self.handles):
             handle.release_when_idle()
+        self.stopped = True
         self._clean_up()
         os.close(wake)
+        running.discard(self)
 
     def _receive(self) -> None:
         with self._lock:
@@ -166,3 +181,14 @@ class Housekeeper:
             action()
         except Exception:
             log.exception("pdsandbox: the housekeeper failed at one of its duties")
+
+
+#: Those whose thread runs; the exit hook stops them, also when their supervisor was dropped a moment ago.
+running: set[Housekeeper] = set()
+
+
+@atexit.register
+def _stop_running() -> None:
+    for housekeeper in list(running):
+        if housekeeper.generation == generation.current():
+            housekeeper.stop()

@@ -46,7 +46,7 @@ class Instance(WasmInstance):
         self._generation = generation.current()
         self._exports = conversation.exports
         # Must not hold the instance; what is left to do for one that was dropped is to end its worker.
-        finalizer = weakref.finalize(self, housekeeper.abandoned.append, Disposal(self._handle))
+        finalizer = weakref.finalize(self, housekeeper.later, Disposal(self._handle))
         finalizer.atexit = False
 
     # --- calls ---

@@ -249,7 +249,8 @@ class Worker:
             self._backstop.disarm()
         self._spin_in_call = bool(flags & m.SPIN)
         assert self._hosts is not None
-        self._hosts.reset()
+        if not flags & m.CONTINUED:
+            self._hosts.reset()
 
     def _memory(self, kind: int, payload: memoryview) -> bytes:
         guest = self._guest

@@ -1,0 +1,81 @@
+"""The modules that are measured, and the same modules in plain wasmtime-py: the in-process rival.
+
+The rival's engine has the configuration that pdsandbox gives its own, as far as wasmtime-py can set it: fuel metered,
+no epochs, 512 KiB of stack, no parallel compilation. Its fuel is set once, so high that it never runs out: setting it
+for each call, as a service would have to, would only make the rival slower.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import wasmtime
+
+from pdsandbox import Limits
+
+FUEL_FOREVER = 2**63 - 1
+
+#: A call that does next to nothing, and one that never ends.
+ADD = """(module
+  (memory (export "memory") 1)
+  (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
+  (func (export "forever") (loop (br 0))))"""
+
+_LARGE_FUNCTIONS = 100
+_FUNCTION = """
+  (func (export "f{n}") (param i32) (result i32) (local i32 i32)
+    (loop $again
+      (local.set 1 (i32.add (i32.mul (local.get 1) (i32.const {n})) (local.get 0)))
+      (i32.store (i32.and (local.get 1) (i32.const 0xfffc)) (i32.xor (local.get 2) (local.get 1)))
+      (local.set 2 (i32.load (i32.and (i32.shl (local.get 1) (i32.const 3)) (i32.const 0xfffc))))
+      (br_if $again (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+    (local.get 2))"""
+
+_nonces = itertools.count()
+
+
+def binary(text: str) -> bytes:
+    """The binary format of a module in the text format."""
+    return bytes(wasmtime.wat2wasm(text))
+
+
+def large() -> bytes:
+    """A module of 100 small functions with loops, loads and stores: about 8 KB."""
+    functions = "".join(_FUNCTION.format(n=n) for n in range(_LARGE_FUNCTIONS))
+    return binary(f'(module (memory (export "memory") 1){functions})')
+
+
+def never_seen(wasm: bytes) -> bytes:
+    """`wasm` with a custom section that no other call gives it: the same code, in no cache."""
+    body = b"\x05nonce" + next(_nonces).to_bytes(8, "little")
+    return wasm + b"\0" + bytes([len(body)]) + body
+
+
+def plain_engine() -> wasmtime.Engine:
+    """See the module's text."""
+    config = wasmtime.Config()
+    config.consume_fuel = True
+    config.epoch_interruption = False
+    config.parallel_compilation = False
+    config.debug_info = False
+    config.max_wasm_stack = Limits().stack_bytes
+    return wasmtime.Engine(config)
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A module in plain wasmtime-py: its store, and its export `add`, which is called as `add(store, 1, 2)`."""
+
+    store: wasmtime.Store
+    add: Any
+
+
+def plain_add() -> Plain:
+    """`ADD` in this process, the way wasmtime-py's own documentation shows."""
+    engine = plain_engine()
+    store = wasmtime.Store(engine)
+    store.set_fuel(FUEL_FOREVER)
+    instance = wasmtime.Instance(store, wasmtime.Module(engine, binary(ADD)), [])
+    return Plain(store, instance.exports(store)["add"])

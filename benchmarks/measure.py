@@ -1,0 +1,112 @@
+"""Series, rows and bars as data, and the one loop that takes samples: contender by contender, round by round.
+
+Interleaved (A B C A B C …), because a machine's speed drifts: what slows one contender down then slows all. Knows
+nothing of what is measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+from .stats import Statistic
+
+#: Takes one sample and returns it, or several at once, by the key of its series.
+Contender = Callable[[], Mapping[str, float]]
+
+
+class Unmeasurable(Exception):
+    """This machine does not let a group be measured; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One thing that is measured. `title` says exactly what; `short` names it where it is a baseline."""
+
+    key: str
+    title: str
+    unit: Literal["s", "bytes"] = "s"
+    short: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What an issue asks of a row: at most this ratio to its baseline, or (`of` "value") at most this figure."""
+
+    at_most: float
+    source: str
+    of: Literal["ratio", "value"] = "ratio"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the report: a statistic of a series, beside the same statistic of its baseline."""
+
+    key: str
+    title: str
+    series: str
+    baseline: str
+    statistic: Statistic = "p50"
+    bar: Bar | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Contenders that take turns. `open` gives them, ready to run, and closes everything afterwards.
+
+    warmup: rounds whose samples are thrown away. fixed: `--quick` and `--rounds` do not change `rounds`.
+    """
+
+    key: str
+    title: str
+    series: tuple[Series, ...]
+    rows: tuple[Row, ...]
+    open: Callable[[], AbstractContextManager[Sequence[Contender]]]
+    rounds: int
+    quick_rounds: int
+    warmup: int = 3
+    fixed: bool = False
+
+    def planned(self, *, quick: bool, rounds: int | None) -> int:
+        """How many rounds to take."""
+        if self.fixed:
+            return self.rounds
+        if rounds is not None:
+            return rounds
+        return self.quick_rounds if quick else self.rounds
+
+
+def take(group: Group, rounds: int, after_round: Callable[[], None]) -> dict[str, list[float]]:
+    """Samples by series. `after_round` is called between rounds, never inside one. Raises Unmeasurable."""
+    samples: dict[str, list[float]] = {series.key: [] for series in group.series}
+    with group.open() as contenders:
+        for number in range(group.warmup + rounds):
+            for contender in contenders:
+                taken = contender()
+                if number >= group.warmup:
+                    for key, value in taken.items():
+                        samples[key].append(value)
+            after_round()
+    return samples
+
+
+def block(key: str, call: Callable[[], object], *, calls: int, lead_in: int) -> Contender:
+    """A contender whose sample is the mean time of `calls` calls in a row, after `lead_in` calls off the clock.
+
+    The mean of a short block keeps what a caller really pays (garbage collection, allocation); the median over the
+    blocks then leaves out those that the scheduler interrupted. The lead-in gets adaptive waiting into its stride.
+    """
+    repeat, count = range(calls), calls
+
+    def sample() -> Mapping[str, float]:
+        for _ in range(lead_in):
+            call()
+        started = time.perf_counter()
+        for _ in repeat:
+            call()
+        return {key: (time.perf_counter() - started) / count}
+
+    return sample

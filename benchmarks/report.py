@@ -1,0 +1,118 @@
+"""The report as data, which is also its JSON. Pure: samples and facts in, one dictionary out.
+
+The schema (version 1). Times in seconds, memory in bytes, ratios as subject / baseline: smaller is better throughout.
+
+    kind, schema    "pdsandbox-benchmarks", 1
+    date            when it ended, UTC, ISO 8601; duration_s: how long it took; quick: whether `--quick` was given
+    machine, versions
+    load            average_before, average_after (1, 5, 15 minutes), steal (share of CPU time)
+    noise           sentences; empty on a quiet machine
+    unmeasured      group -> why this machine does not let it be measured
+    series          key -> title, short, unit, group, n, mean, min, p25, p50, p75, p90, p99, max, samples (in order)
+    rows            each: key, title, group, statistic, unit, series, value, baseline, baseline_value, ratio,
+                    ratio_p25, ratio_p75 (quartiles of the rounds' own ratios; null if they do not pair up),
+                    bar (null, or of, at_most, source), met (null without a bar, or unmeasured)
+    bars            met, missed, unmeasured: how many
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from .machine import Load, noise, steal
+from .measure import Bar, Group, Row
+from .stats import Summary, paired_ratios, quartiles, summary
+
+KIND = "pdsandbox-benchmarks"
+SCHEMA = 1
+
+
+def build(
+    groups: Sequence[Group],
+    samples: Mapping[str, Sequence[float]],
+    unmeasured: Mapping[str, str],
+    *,
+    machine: Mapping[str, Any],
+    versions: Mapping[str, Any],
+    before: Load,
+    after: Load,
+    date: datetime,
+    duration_s: float,
+    quick: bool,
+) -> dict[str, Any]:
+    """The report on `groups`; `samples` by series, `unmeasured` by group."""
+    figures = {key: summary(values) for key, values in samples.items() if values}
+    baselines = {
+        row.baseline: figures[row.baseline] for group in groups for row in group.rows if row.baseline in figures
+    }
+    rows = [_row(group, row, figures, samples) for group in groups for row in group.rows]
+    return {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "date": date.isoformat(timespec="seconds"),
+        "duration_s": round(duration_s, 1),
+        "quick": quick,
+        "machine": dict(machine),
+        "versions": dict(versions),
+        "load": {"average_before": before.average, "average_after": after.average, "steal": steal(before, after)},
+        "noise": noise(before, after, baselines),
+        "unmeasured": dict(unmeasured),
+        "series": {
+            series.key: {
+                "title": series.title,
+                "short": series.short or series.title,
+                "unit": series.unit,
+                "group": group.key,
+                **asdict(figures[series.key]),
+                "samples": [float(f"{value:.6g}") for value in samples[series.key]],
+            }
+            for group in groups
+            for series in group.series
+            if series.key in figures
+        },
+        "rows": rows,
+        "bars": _count(rows),
+    }
+
+
+def _row(
+    group: Group, row: Row, figures: Mapping[str, Summary], samples: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    subject, baseline = figures.get(row.series), figures.get(row.baseline)
+    value = None if subject is None else subject.get(row.statistic)
+    baseline_value = None if baseline is None else baseline.get(row.statistic)
+    ratio = value / baseline_value if value is not None and baseline_value else None
+    low = high = None
+    if row.statistic == "p50" and subject is not None and baseline is not None:
+        pairs = paired_ratios(samples[row.series], samples[row.baseline])
+        if pairs:
+            low, _, high = quartiles(pairs)
+    return {
+        "key": row.key,
+        "title": row.title,
+        "group": group.key,
+        "statistic": row.statistic,
+        "unit": next(series.unit for series in group.series if series.key == row.series),
+        "series": row.series,
+        "value": value,
+        "baseline": row.baseline,
+        "baseline_value": baseline_value,
+        "ratio": ratio,
+        "ratio_p25": low,
+        "ratio_p75": high,
+        "bar": None if row.bar is None else asdict(row.bar),
+        "met": None if row.bar is None else _met(row.bar, value, ratio),
+    }
+
+
+def _met(bar: Bar, value: float | None, ratio: float | None) -> bool | None:
+    judged = ratio if bar.of == "ratio" else value
+    return None if judged is None else judged <= bar.at_most
+
+
+def _count(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    verdicts = [row["met"] for row in rows if row["bar"] is not None]
+    return {"met": verdicts.count(True), "missed": verdicts.count(False), "unmeasured": verdicts.count(None)}

@@ -1,0 +1,166 @@
+"""The death of the fork server: each instance gets one clear error, and whoever needs a worker gets a new one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+from programs import FORK_SERVER, WORKER, Held, fork_server, named
+from userland import ADD, LOOP, add
+
+from pdsandbox import Cause, CompileError, Limits, Supervisor, WasmError, WasmImports, WorkerCrashed
+
+pytestmark = pytest.mark.orphans  # the workers of a fork server that was killed become ours
+
+
+@pytest.fixture
+def host():
+    """A supervisor without limits on time, and two spares."""
+    with Supervisor(limits=Limits(wall_s=None, fuel=None), spares=2) as host:
+        yield host
+
+
+def kill_fork_server():
+    """SIGKILL to the fork server; a handle on it and its children."""
+    pid = fork_server()
+    held = Held({pid, *named(FORK_SERVER), *named(WORKER)})
+    os.kill(pid, signal.SIGKILL)
+    return held
+
+
+def lost(instance, *call):
+    """The one error that every use of an instance raises after its fork server died."""
+    with pytest.raises(WorkerCrashed) as caught:
+        instance.call(*call)
+    error = caught.value
+    assert type(error) is WorkerCrashed
+    assert error.cause is Cause.HOST
+    assert "fork server" in str(error)
+    assert not instance.alive
+    return error
+
+
+def test_eight_threads_in_eight_calls(host):
+    """Each call raises exactly one error, and all the same; then instantiating, compiling and calling work."""
+    started = threading.Semaphore(0)
+    module = host.compile(LOOP)
+    instances = [host.instantiate(module, WasmImports(pd_log=lambda *_: started.release())) for _ in range(8)]
+    idle = host.instantiate(module)
+    errors = []
+
+    def run(instance):
+        try:
+            instance.call("run")
+        except BaseException as exc:
+            errors.append(exc)
+
+    threads = [threading.Thread(target=run, args=(instance,)) for instance in instances]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert started.acquire(timeout=60)
+    with kill_fork_server() as held:
+        for thread in threads:
+            thread.join(60)
+        assert held.wait_gone() == []
+    assert len(errors) == 8
+    assert {type(error) for error in errors} == {WorkerCrashed}
+    assert {error.cause for error in errors} == {Cause.HOST}
+    assert {"fork server" in str(error) for error in errors} == {True}
+    assert {error.pid for error in errors} == {instance.pid for instance in instances}
+    for instance in (*instances, idle):
+        assert lost(instance, "ok") == errors[0]
+    assert host.instantiate(module).func("ok")() == 42
+    assert add(host) == 3
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_instantiating_at_once(host, attempt):
+    """Killed while idle: the very next instantiate works, whether or not anybody has noticed yet."""
+    module = host.compile(ADD)
+    old = host.instantiate(module)
+    with kill_fork_server() as held:
+        held.wait_gone()
+        assert host.instantiate(module).func("add")(1, 2) == 3
+        lost(old, "add", [1, 2])
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_compiling_at_once(host, attempt):
+    """Killed while idle: the very next compile works."""
+    add(host)
+    with kill_fork_server() as held:
+        held.wait_gone()
+        assert host.compile(f'(module (func (export "f{attempt}")))').exports() == [f"f{attempt}"]
+
+
+def test_noticed_before_the_next_use(host, wait_for):
+    """Killed while idle, and everybody has noticed: the instance is not alive, the next use raises, the next start works."""
+    old = host.instantiate(host.compile(ADD))
+    with kill_fork_server() as held:
+        wait_for(lambda: not old.alive)
+        assert held.wait_gone() == []
+    lost(old, "add", [1, 2])
+    assert add(host) == 3
+
+
+def test_again_and_again(host):
+    """A fork server each time, ten deaths in a row, and no more than one at a time."""
+    for n in range(10):
+        assert add(host, n, n) == 2 * n
+        with kill_fork_server() as held:
+            assert held.wait_gone() == []
+    assert add(host) == 3
+    assert fork_server()
+
+
+def test_while_eight_threads_start_instances(host):
+    """Killed under way, some of them may get an error, and it is the clear one; afterwards all works."""
+    module = host.compile(ADD)
+    barrier = threading.Barrier(9)
+    outcomes = []
+
+    def start():
+        barrier.wait()
+        try:
+            with host.instantiate(module) as instance:
+                outcomes.append(instance.func("add")(1, 2))
+        except WasmError as exc:
+            outcomes.append((exc.cause, "fork server" in str(exc)))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    barrier.wait()
+    with kill_fork_server() as held:
+        for thread in threads:
+            thread.join(60)
+        assert held.wait_gone() == []
+    assert len(outcomes) == 8
+    assert set(outcomes) <= {3, (Cause.HOST, True)}
+    assert add(host) == 3
+
+
+def test_a_fork_server_that_cannot_start(tmp_path):
+    """When every new one dies at once: a clear error that tells the reason, cause HOST, no endless attempts."""
+    python = tmp_path / "python"
+    starts = tmp_path / "starts"
+    python.write_text(f"#!/bin/sh\necho start >> {starts}\necho 'no such thing as Python' >&2\nexit 1\n")
+    python.chmod(0o755)
+    with Supervisor(python=python) as host:
+        for _ in range(2):
+            with pytest.raises(CompileError, match="no such thing as Python") as caught:
+                host.compile(ADD)
+            assert caught.value.cause is Cause.HOST
+    assert len(starts.read_text().splitlines()) <= 4
+
+
+def test_a_fork_server_of_another_version(tmp_path):
+    """A Python that cannot import us: its own last words are in the error."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'pdsandbox'\" >&2\nexit 1\n")
+    python.chmod(0o755)
+    with Supervisor(python=python) as host, pytest.raises(CompileError, match="No module named 'pdsandbox'"):
+        host.compile(ADD)
