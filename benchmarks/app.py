@@ -40,7 +40,10 @@ _REFRESH_S = 0.2
 @click.option("--rounds", type=click.IntRange(1, 100_000), help="Rounds of each group, instead of its own number.")
 @click.option("--only", "only", multiple=True, type=click.Choice([g.key for g in GROUPS]), help="Only this group.")
 @click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, writable=True, allow_dash=True), help="Write the report here."
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, writable=True, allow_dash=True),
+    help="Write the report here.",
 )
 @click.option("--check", is_flag=True, help="Exit with 1 if a bar is missed or could not be measured.")
 def cli(quick: bool, rounds: int | None, only: Sequence[str], json_file: str | None, check: bool) -> None:

@@ -28,7 +28,11 @@ SERIES = (
     Series("isolated.call_many", f'Supervisor: instance.call_many("add", {_BATCH:,} rows of ints), per row'),
     Series("local.call", 'WasmtimeHost: instance.call("add", [I32(1), I32(2)])'),
     Series("local.func", 'WasmtimeHost: add = instance.func("add"); add(1, 2)'),
-    Series("wasmtime.call", "wasmtime-py in-process: add(store, 1, 2), fuel metered, set once", short="wasmtime-py in-process"),
+    Series(
+        "wasmtime.call",
+        "wasmtime-py in-process: add(store, 1, 2), fuel metered, set once",
+        short="wasmtime-py in-process",
+    ),
     Series("pipe.spin", "bare pipe round trip, both ends spinning", short="bare pipe, spinning"),
     Series("pipe.block", "bare pipe round trip, both ends blocking", short="bare pipe, blocking"),
 )

@@ -21,8 +21,16 @@ SERIES = (
     Series("compile.small", "Supervisor.compile of a module with two functions, cold"),
     Series("compile.large", "Supervisor.compile of a module with 100 functions, cold"),
     Series("compile.cached", "Supervisor.compile of a module with 100 functions, again"),
-    Series("wasmtime.compile.small", "wasmtime-py in-process: Module(engine, two functions)", short="wasmtime-py in-process"),
-    Series("wasmtime.compile.large", "wasmtime-py in-process: Module(engine, 100 functions)", short="wasmtime-py in-process"),
+    Series(
+        "wasmtime.compile.small",
+        "wasmtime-py in-process: Module(engine, two functions)",
+        short="wasmtime-py in-process",
+    ),
+    Series(
+        "wasmtime.compile.large",
+        "wasmtime-py in-process: Module(engine, 100 functions)",
+        short="wasmtime-py in-process",
+    ),
 )
 ROWS = (
     Row("compile_small.wasmtime", "compile, 2 functions, cold", "compile.small", "wasmtime.compile.small"),

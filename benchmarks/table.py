@@ -75,11 +75,7 @@ def _table(report: Mapping[str, Any], groups: Mapping[str, list[Mapping[str, Any
                 amount(row["value"], row["unit"]),
                 Text(baseline["short"] if baseline else row["baseline"], style="dim"),
                 amount(row["baseline_value"], row["unit"]),
-                "–"
-                if row["ratio"] is None
-                else _digits(row["ratio"])
-                if row["ratio"] >= 0.095
-                else f"{row['ratio']:.3f}",
+                _ratio(row["ratio"]),
                 _quartiles(row),
                 _bar(row),
                 _met(row),

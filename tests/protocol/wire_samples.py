@@ -70,6 +70,7 @@ PACKETS: tuple[c.Packet, ...] = (
     c.Config("/opt/\udcff/libwasmtime.so", True, False, 512 << 10, 300 << 20, None),
     c.Spawn(1, c.Role.COMPILER),
     c.Acknowledge(2**64 - 1),
+    c.Kill(3),
     c.Hello(4242),
     c.Spawned(1, 4243),
     c.Refused(2, 11),

@@ -122,6 +122,7 @@ PACKETS: dict[type, st.SearchStrategy[c.Packet]] = {
     c.Config: st.builds(c.Config, path, st.booleans(), st.booleans(), u64, count, count),
     c.Spawn: st.builds(c.Spawn, u64, st.integers(0, c.Role.COUNT - 1)),
     c.Acknowledge: st.builds(c.Acknowledge, u64),
+    c.Kill: st.builds(c.Kill, u64),
     c.Hello: st.builds(c.Hello, u32),
     c.Spawned: st.builds(c.Spawned, u64, u32),
     c.Refused: st.builds(c.Refused, u64, u32),
