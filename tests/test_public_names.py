@@ -13,7 +13,7 @@ import pytest
 import pdsandbox
 
 NAMES = """
-    CallError Caller Capability Cause CompileError EngineConfig F32 F64 Frame FuelExhausted FuncType GlobalType
+    CallError Caller Capability Cause CompileError EngineConfig ExportType F32 F64 Frame FuelExhausted FuncType GlobalType
     GuestExit HostFunction I32 I64 ImportType InstantiationError Limits MemoryAccessError MemoryType RssExceeded
     Supervisor TableType TagType Trap TrapCode WallClockExceeded WasmError WasmHost WasmImports WasmInstance
     WasmModule WasmVal WasmtimeHost WorkerCrashed in_worker

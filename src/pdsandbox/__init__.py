@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .errors import WallClockExceeded as WallClockExceeded
     from .errors import WasmError as WasmError
     from .errors import WorkerCrashed as WorkerCrashed
+    from .externs import ExportType as ExportType
     from .externs import FuncType as FuncType
     from .externs import GlobalType as GlobalType
     from .externs import ImportType as ImportType
@@ -53,7 +54,7 @@ _ROOMS = {
         "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError RssExceeded "
         "Trap TrapCode WallClockExceeded WasmError WorkerCrashed"
     ),
-    "externs": "FuncType GlobalType ImportType MemoryType TableType TagType",
+    "externs": "ExportType FuncType GlobalType ImportType MemoryType TableType TagType",
     "imports": "Caller HostFunction WasmImports in_worker",
     "interfaces": "Capability WasmHost WasmInstance WasmModule",
     "limits": "EngineConfig Limits",

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
-from .externs import FuncType, ImportType
+from .externs import ExportType, FuncType, ImportType
 from .imports import WasmImports
 from .values import WasmVal
 
@@ -33,6 +33,10 @@ class WasmModule(abc.ABC):
     @abc.abstractmethod
     def exports(self) -> list[str]:
         """Names of all exports, in declaration order."""
+
+    @abc.abstractmethod
+    def export_types(self) -> list[ExportType]:
+        """All exports with their types, in declaration order."""
 
     @abc.abstractmethod
     def imports(self) -> list[ImportType]:

@@ -50,9 +50,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     from pdsandbox import WasmtimeHost
     from pdsandbox.cli import hosts
     from pdsandbox.cli.main import main
-    from pdsandbox.runtime.host import LocalModule
 
-    monkeypatch.setattr(LocalModule, "export_types", lambda self: list(self.module.exports()), raising=False)
     beyond = {"wall_s": None, "rss_bytes": None, "compile_wall_s": None, "compile_rss_bytes": None}
     monkeypatch.setattr(hosts, "open_host", lambda limits: WasmtimeHost(dataclasses.replace(limits, **beyond)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import math
 import pickle
 import re
@@ -144,14 +145,14 @@ def test_replacing_a_field_checks_it_again():
 @pytest.mark.parametrize("cls", [Limits, EngineConfig])
 def test_every_field_is_described(cls):
     """The class's docstring has an entry for each field and for nothing else, in order."""
-    described = re.findall(r"^\s{4}(\w+): ", cls.__doc__, re.MULTILINE)
+    described = re.findall(r"^(\w+): ", inspect.getdoc(cls), re.MULTILINE)
     assert described == [field.name for field in dataclasses.fields(cls)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_description_says_whether_none_is_allowed(name):
     """The docstring mentions None for exactly the limits that can be switched off."""
-    entries = re.split(r"^\s{4}(?=\w+: )", Limits.__doc__, flags=re.MULTILINE)
+    entries = re.split(r"^(?=\w+: )", inspect.getdoc(Limits), flags=re.MULTILINE)
     entry = next(each for each in entries if each.startswith(f"{name}: "))
     assert ("None" in entry) == FIELDS[name][3]
 

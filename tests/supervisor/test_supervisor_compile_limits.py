@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 
 import pytest
 from bombs import empty_functions, jump_tables, nested_loops
-from supervising import MIB, expect, stop_process
+from supervising import MIB, PATIENCE_S, expect, stop_process
 
 from pdsandbox import I32, Cause, CompileError
 from pdsandbox.supervisor import compiling
@@ -107,9 +108,9 @@ def test_module_bytes_at_its_least(make_supervisor):
 def before_compiling(monkeypatch, spawned):
     """before_compiling(action): `action(pid)` runs once the compiler lives, before it is spoken to."""
 
-    def arrange(action):
-        converse = compiling._converse
+    converse = compiling._converse
 
+    def arrange(action):
         def first(handle, *args, **options):
             action(spawned.pid_of(handle))
             return converse(handle, *args, **options)
@@ -123,21 +124,26 @@ def before_compiling(monkeypatch, spawned):
 def test_a_compiler_that_is_killed(make_supervisor, before_compiling, number):
     """CompileError, cause SIGNAL, naming the signal; the same module compiles afterwards."""
     host = make_supervisor()
-    with pytest.MonkeyPatch.context():
-        before_compiling(lambda pid: os.kill(pid, number))
-        error = expect(CompileError, Cause.SIGNAL, lambda: host.compile("(module)"))
+    before_compiling(lambda pid: os.kill(pid, number))
+    error = expect(CompileError, Cause.SIGNAL, lambda: host.compile("(module)"))
     assert error.signal == number
     assert str(error) == f"WASM compile error: compiler crashed: {number.name}"
     before_compiling(lambda pid: None)
+    assert host.compile("(module)").exports() == []
 
 
-def test_a_compiler_that_hangs(make_supervisor, before_compiling):
-    """Stopped before its first byte, it ends at the deadline: cause WALL."""
+def test_a_compiler_that_hangs(make_supervisor, before_compiling, spawned):
+    """Ready, but stopped before it gets the module, it ends at the deadline: cause WALL, with the limit."""
     host = make_supervisor(compile_wall_s=0.2)
-    before_compiling(stop_process)
-    # READY may be in the pipe already, so that the clock of the compilation itself runs.
+
+    def stop_once_ready(pid):
+        assert select.select([spawned.compilers[-1].ends.replies], [], [], PATIENCE_S)[0]
+        stop_process(pid)
+
+    before_compiling(stop_once_ready)
     error = expect(CompileError, Cause.WALL, lambda: host.compile("(module)"))
     assert error.limit == 0.2
+    assert error.pid == spawned.compilers[-1].pid
 
 
 BAD = {

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import CallError
-from ..externs import ExportType, FuncType, ImportType
+from ..externs import FuncType, ImportType
 
 if TYPE_CHECKING:
     from ..interfaces import WasmHost, WasmModule
     from ..limits import Limits
 
-__all__ = ["export_types", "function_exports", "is_wasi", "open_host"]
+__all__ = ["function_exports", "is_wasi", "open_host"]
 
 
 def open_host(limits: Limits) -> WasmHost:
@@ -26,23 +25,9 @@ def open_host(limits: Limits) -> WasmHost:
     return host
 
 
-def export_types(module: WasmModule) -> list[ExportType]:
-    """All exports with their types, in declaration order."""
-    known = getattr(module, "export_types", None)
-    if known is not None:
-        return list(known())
-    found = []
-    for name in module.exports():
-        try:
-            found.append(ExportType(name, module.signature(name)))
-        except CallError:
-            continue
-    return found
-
-
 def function_exports(module: WasmModule) -> dict[str, FuncType]:
     """The exported functions, in declaration order."""
-    return {e.name: e.type for e in export_types(module) if isinstance(e.type, FuncType)}
+    return {e.name: e.type for e in module.export_types() if isinstance(e.type, FuncType)}
 
 
 def is_wasi(wanted: ImportType) -> bool:

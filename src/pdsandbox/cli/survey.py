@@ -54,7 +54,7 @@ class Survey:
 
 def survey(file: str, code: bytes | str, bytes_read: int, module: WasmModule, limits: Limits) -> Survey:
     """Everything worth knowing about `module` before running it under `limits`."""
-    exports = hosts.export_types(module)
+    exports = module.export_types()
     imports = [(item, satisfied_by(item)) for item in module.imports()]
     memories = [
         (f"import {printable(i.module)}.{printable(i.name)}", i.type)

@@ -12,7 +12,7 @@ import weakref
 
 from ..calls import no_export
 from ..errors import CallError, Cause, CompileError, InstantiationError
-from ..externs import FuncType, ImportType
+from ..externs import ExportType, FuncType, ImportType
 from ..imports import WasmImports
 from ..interfaces import Capability, WasmHost, WasmModule
 from ..limits import EngineConfig, Limits
@@ -38,6 +38,10 @@ class LocalModule(WasmModule):
     def exports(self) -> list[str]:
         """Names of all exports, in declaration order."""
         return [item.name for item in self.module.exports()]
+
+    def export_types(self) -> list[ExportType]:
+        """All exports with their types, in declaration order."""
+        return list(self.module.exports())
 
     def imports(self) -> list[ImportType]:
         """All imports, in declaration order."""

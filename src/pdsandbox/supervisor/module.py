@@ -67,7 +67,7 @@ class Module(WasmModule):
         return [item.name for item in self.compiled.exports]
 
     def export_types(self) -> list[ExportType]:
-        """Names and types of all exports, in declaration order."""
+        """See `WasmModule.export_types`."""
         return list(self.compiled.exports)
 
     def imports(self) -> list[ImportType]:
