@@ -56,7 +56,7 @@ def proportional(pid: int) -> tuple[int, int]:
 
 
 def _idle_python() -> subprocess.Popen[bytes]:
-    child = subprocess.Popen(_BARE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = subprocess.Popen(_BARE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert child.stdout is not None
     if child.stdout.read(1) != b"!":
         raise RuntimeError("a bare Python did not start")

@@ -35,6 +35,7 @@ class Echo:
                 [sys.executable, "-I", "-S", str(_ECHO), mode, str(child_in), str(child_out)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(child_in, child_out),
+                start_new_session=True,  # Ctrl-C is for us: end of file ends it
             )
         except BaseException:
             os.close(self._requests)

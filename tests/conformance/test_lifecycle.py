@@ -182,7 +182,7 @@ def test_an_instance_ended_by_its_own_host_function(host, end):
 
 
 def test_compiled_modules_that_are_kept_take_few_descriptors(host_factory):
-    """A host may keep code for reuse, not one descriptor for each of thousands: 1,024 are all that many programs get."""
+    """Code is kept for reuse, but not one descriptor for each of thousands: many programs get 1,024 in all."""
     host = host_factory()
     host.compile("(module)")
     before = len(fds())

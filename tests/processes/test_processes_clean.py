@@ -114,14 +114,6 @@ def test_own_session_one_thread_and_no_interrupts(busy):
             assert stat.read().rpartition(")")[2].split()[4] == "0", f"{who} has a terminal"
 
 
-def test_ctrl_c_reaches_only_the_program(busy):
-    """SIGINT to the program's group, as a terminal sends it, and to every one of ours: all live on."""
-    for who, pid in busy.items():
-        if who != "program":
-            os.kill(pid, signal.SIGINT)
-    assert all(status(pid)["State"][0] in "SRTDt" for pid in busy.values())
-
-
 def test_the_supervisors_process_never_loads_the_engine(program):
     """After real use of everything, sys.modules holds neither wasmtime nor a room that runs elsewhere."""
     with program("""

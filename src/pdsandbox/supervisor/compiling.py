@@ -20,7 +20,6 @@ from ..protocol.codec import ProtocolError
 from ..protocol.metadata import METADATA_CAP
 from . import monitor
 from .channel import Channel
-from .forkclient import START_TIMEOUT_S
 from .handle import Handle
 from .module import Artifact, Compiled
 
@@ -86,7 +85,7 @@ def _converse(
     handle: Handle, source: bytes, *, text: bool, limits: Limits, leave: Callable[[Callable[[], Any]], Any]
 ) -> Compiled:
     channel = Channel(handle)
-    start = monitor.Watch(START_TIMEOUT_S, time.monotonic() + START_TIMEOUT_S, None)
+    start = monitor.start_watch(time.monotonic())
     handle.watch = start
     channel.receive(start)
     wall_s = limits.compile_wall_s

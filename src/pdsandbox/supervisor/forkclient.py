@@ -39,8 +39,6 @@ _BOOT: Final = (
 )
 # A packet waits only while the fork server is busy forking for others: a millisecond each.
 SEND_TIMEOUT_S: Final = 10.0
-#: From exec to warm takes about 85 ms on an idle machine.
-START_TIMEOUT_S: Final = 60.0
 LEAVE_TIMEOUT_S: Final = 5.0
 # The housekeeper hears a dead fork server's last words within a wake-up.
 EPITAPH_TIMEOUT_S: Final = 2.0

@@ -32,7 +32,7 @@ from . import compiling, linking, monitor
 from .cache import CompileCache
 from .channel import Channel
 from .conversation import Conversation, Spin
-from .forkclient import START_TIMEOUT_S, ForkServer, interpreter
+from .forkclient import ForkServer, interpreter
 from .handle import Handle
 from .housekeeper import Housekeeper
 from .instance import Instance
@@ -198,7 +198,7 @@ class Supervisor(WasmHost):
         # The turn is ours until the instance stands: a host function of the start function cannot re-enter.
         handle.turn.acquire()
         try:
-            start = monitor.Watch(START_TIMEOUT_S, time.monotonic() + START_TIMEOUT_S, None)
+            start = monitor.start_watch(time.monotonic())
             handle.watch = start
             artifact = module.compiled.artifact.duplicate()
             try:
@@ -207,7 +207,7 @@ class Supervisor(WasmHost):
                 os.close(artifact)
             channel.receive(start)  # READY
             talk.await_loaded(talk.begin(time.monotonic(), limits.wall_s))
-            if not handle.wait_settled(START_TIMEOUT_S):
+            if not handle.wait_settled(monitor.START_TIMEOUT_S):
                 raise InstantiationError("the fork server does not answer", cause=Cause.HOST)
             if self._closed:
                 raise handle.condemn(monitor.closed())
