@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.M | re.S)
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
 def run_python(*args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -92,5 +92,5 @@ def test_the_two_commands_are_one_line_each(part: str) -> None:
 
 def test_the_example_is_short() -> None:
     """About thirty lines of library use, the plugin's text aside."""
-    without_plugin = re.sub(r'"""\(module.*?"""', '""', EXAMPLES[0], flags=re.S)
+    without_plugin = re.sub(r'"""\(module.*?"""', '""', EXAMPLES[0], flags=re.DOTALL)
     assert len(textwrap.dedent(without_plugin).splitlines()) <= 35

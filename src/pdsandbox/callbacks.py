@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .calls import as_data, check_range
-from .errors import CallError, Cause, GuestExit, MemoryAccessError
+from .errors import CallError, Cause, MemoryAccessError
 from .imports import Offer
 from .slots import Slots
 
@@ -93,7 +93,7 @@ class Callback:
         """The result slots for the argument slots; for `pd_*`, `blobs` are the copied bytes its pointers name.
 
         Raises CallError, cause HOST_FUNCTION, with the original as `__cause__`; the MemoryAccessError of a caller's own
-        operation, GuestExit and KeyboardInterrupt as they are.
+        operation, and KeyboardInterrupt, as they are.
         """
         pd = self.offer.pd
         if pd is not None:
@@ -108,8 +108,8 @@ class Callback:
     def _guarded(self, args: tuple[Any, ...], caller: LiveCaller | None) -> bytes:
         try:
             value = self.fn(*args)
-        except (GuestExit, KeyboardInterrupt):
-            raise
+        except KeyboardInterrupt:
+            raise  # the user's, not the function's
         except BaseException as exc:
             if caller is not None and exc is caller.fault:
                 raise

@@ -40,7 +40,7 @@ def test_a_dropped_supervisor(used):
             instance.close()
     gone = weakref.ref(host)
     threads = housekeepers()
-    module = instance = host = None  # noqa: F841 - the last references
+    module = instance = host = None
     gc.collect()
     assert gone() is None
     for thread in threads:

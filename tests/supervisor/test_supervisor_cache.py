@@ -15,7 +15,7 @@ from pdsandbox.supervisor.housekeeper import Housekeeper
 
 def source(number, pad=0):
     """A module that answers `number`; `pad` more functions make its artifact larger."""
-    more = "".join(f"(func (export \"f{i}\") (result i32) (i32.const {i}))" for i in range(pad))
+    more = "".join(f'(func (export "f{i}") (result i32) (i32.const {i}))' for i in range(pad))
     return f'(module (func (export "n") (result i32) (i32.const {number})) {more})'
 
 

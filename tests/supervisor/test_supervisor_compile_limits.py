@@ -18,7 +18,9 @@ HEAD = b"\0asm\1\0\0\0"
 
 def works(host):
     """The supervisor still compiles."""
-    assert host.instantiate(host.compile('(module (func (export "n") (result i32) (i32.const 9)))')).call("n") == [I32(9)]
+    assert host.instantiate(host.compile('(module (func (export "n") (result i32) (i32.const 9)))')).call("n") == [
+        I32(9)
+    ]
 
 
 def custom_section(total):

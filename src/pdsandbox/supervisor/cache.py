@@ -11,6 +11,7 @@ import collections
 import copy
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from ..errors import WasmError
 from .module import Compiled
@@ -27,8 +28,12 @@ class _Flight:
         self.error: WasmError | None = None
 
 
+# Each entry holds a descriptor of the user's process, which may have no more than 1,024.
+MAX_ENTRIES: Final = 100
+
+
 class CompileCache:
-    """See the module's text. `cache_bytes` counts artifacts; 0 keeps nothing."""
+    """See the module's text. `cache_bytes` counts artifacts; 0 keeps nothing. At most MAX_ENTRIES are kept."""
 
     def __init__(self, cache_bytes: int) -> None:
         self._most = cache_bytes
@@ -77,7 +82,7 @@ class CompileCache:
             return
         self._entries[key] = entry
         self._bytes += entry.artifact.size
-        while self._bytes > self._most:
+        while self._bytes > self._most or len(self._entries) > MAX_ENTRIES:
             _, old = self._entries.popitem(last=False)
             # Not closed: modules may hold it. Its descriptor goes with the last of them.
             self._bytes -= old.artifact.size

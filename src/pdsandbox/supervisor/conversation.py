@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ..callbacks import Callback
 from ..calls import FuelMeter
-from ..errors import CallError, Cause, GuestExit, InstantiationError, MemoryAccessError, TrapCode, WasmError
+from ..errors import CallError, Cause, InstantiationError, MemoryAccessError, TrapCode, WasmError
 from ..externs import FuncType
 from ..limits import Limits
 from ..platform import os_
@@ -276,7 +276,7 @@ class Conversation:
             housekeeper.watch_host_call(handle, watch.deadline)
         try:
             answer = callback.run(_HostMemory(self, watch), request.slots, blobs)
-        except (CallError, MemoryAccessError, GuestExit) as exc:  # all that a callback's failure can be
+        except (CallError, MemoryAccessError) as exc:  # all that a callback's failure can be
             self._host_error = exc
         finally:
             housekeeper.unwatch_host_call(handle)

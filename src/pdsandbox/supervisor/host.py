@@ -58,7 +58,7 @@ class Supervisor(WasmHost):
     spares        workers kept ready before they are asked for (default 1, at most 64)
     max_workers   instances at once; one more is an InstantiationError (default: none)
     max_compilers compilations at once; further ones wait (default: the number of usable cores)
-    cache_bytes   bytes of compiled code kept in memory, least recently used out first (default 256 MiB)
+    cache_bytes   bytes of compiled code kept in memory, least recently used out first (default 256 MiB; 100 modules)
     python        the Python to run workers with, where `sys.executable` is none (frozen or embedding programs)
 
     Raises ValueError for what makes no sense, and for what a later version will bring. Nothing is started before the
