@@ -7,6 +7,7 @@ Data and checks only. A callback runs in the supervisor, in the thread of the ca
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -57,6 +58,15 @@ class InWorker:
 
 # cloudpickle's by-value registry is global to the process: two threads must not interleave in it.
 _by_value_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """In a forked child: the thread that may hold the lock is not here to give it back."""
+    global _by_value_lock
+    _by_value_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def in_worker(fn: Callable[..., Any]) -> InWorker:

@@ -171,6 +171,8 @@ class Channel:
                 if not self._interrupt(watch):
                     raise handle.condemn(verdict)
                 watch = replace(watch, deadline=now + INTERRUPT_GRACE_S, interruptible=False)
+            # A full pipe would keep what a worker wrote first, and it is its last words that tell.
+            handle.drain_stderr()
             if watch.rss_bytes is not None:
                 resident = handle.read_resident()
 
