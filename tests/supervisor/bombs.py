@@ -46,3 +46,19 @@ def nested_loops(locals_: int = 10_000, depth: int = 10_000) -> bytes:
 def empty_functions(count: int = 200_000) -> bytes:
     """800 KB, about ten seconds: so many functions, each of which is compiled and linked for itself."""
     return _module([b"\0\x0b"] * count)
+
+
+def many_table_elements(tables: int = 8, elements: int = 10_000_000) -> str:
+    """Half a kilobyte of text that makes the engine write 640 MB of tables while instantiating: about two seconds."""
+    return "(module (func $f) " + f"(table {elements} funcref (ref.func $f))" * tables + ")"
+
+
+def many_exports(count: int = 30_000) -> str:
+    """About 10 ms of looking up names while instantiating."""
+    return "(module (func $f) " + "".join(f'(export "e{i}" (func $f))' for i in range(count)) + ")"
+
+
+def data_segment(size: int = 20 << 20) -> bytes:
+    """One active segment of 20 MiB: about 20 ms of mapping and copying while instantiating."""
+    memory = b"\1\0" + _leb(size // 65536 + 1)
+    return b"\0asm\1\0\0\0" + _section(5, memory) + _section(11, b"\1\0\x41\0\x0b" + _leb(size) + b"x" * size)

@@ -6,6 +6,7 @@ spares: then no process comes or goes but those that a test asks for.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,11 +22,29 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "hammer: many threads on one shared thing, for a bounded time")
 
 
+class TrackingSupervisor(Supervisor):
+    """Knows which instances live, so that a test's are closed after it even if a traceback still holds them."""
+
+    made: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def instantiate(self, *args: Any, **options: Any) -> Any:
+        instance = super().instantiate(*args, **options)
+        self.made.add(instance)
+        return instance
+
+
+@pytest.fixture(autouse=True)
+def _instances_closed() -> Iterator[None]:
+    yield
+    for instance in list(TrackingSupervisor.made):
+        instance.close()
+
+
 @pytest.fixture(scope="session")
 def host() -> Iterator[Any]:
     """A warm supervisor for the whole session; no fuel limit, plenty of time."""
     before = Holdings()
-    shared = Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0)
+    shared = TrackingSupervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0)
     shared.instantiate(shared.compile('(module (func (export "warm")))')).close()
     yield shared
     shared.close()
@@ -48,7 +67,7 @@ def make_supervisor() -> Iterator[Callable[..., Any]]:
     ) -> Any:
         limits = {"fuel": None, "wall_s": 60.0, **limits}
         made.append(
-            Supervisor(
+            TrackingSupervisor(
                 limits=Limits(**limits),
                 spares=spares,
                 max_workers=max_workers,

@@ -7,11 +7,13 @@ import select
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from leaks import wait_until
 
+import pdsandbox
 from pdsandbox import HostFunction, WasmError, WasmImports
 from pdsandbox.protocol.control import Role
 
@@ -171,6 +173,12 @@ def wait_process_ends(pid: int) -> None:
         assert select.select([descriptor], [], [], PATIENCE_S)[0], f"process {pid} does not end"
     finally:
         os.close(descriptor)
+
+
+def import_path() -> list[str]:
+    """What a script needs on `sys.path` to import this module and the package under test."""
+    here = Path(__file__).parent
+    return [str(here), str(here.parent), str(Path(pdsandbox.__file__).parents[1])]
 
 
 def memfds() -> int:

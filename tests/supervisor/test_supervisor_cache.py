@@ -9,6 +9,7 @@ from supervising import eventually, expect, memfds
 
 from pdsandbox import I32, Cause, CompileError, InstantiationError
 from pdsandbox.errors import WasmError
+from pdsandbox.supervisor import cache
 from pdsandbox.supervisor.cache import CompileCache
 from pdsandbox.supervisor.housekeeper import Housekeeper
 
@@ -83,16 +84,16 @@ def test_least_recently_used_goes_first(make_supervisor, spawned):
 def test_a_large_entry_makes_room_for_itself_only_as_far_as_needed(make_supervisor, spawned):
     """Bytes count, not entries: one larger artifact throws out as many old ones as it needs, oldest first."""
     probe = make_supervisor()
-    small, large = (probe.compile(source(1, pad=pad)).compiled.artifact.size for pad in (0, 2000))
+    small, large = (probe.compile(source(1, pad=pad)).compiled.artifact.size for pad in (0, 400))
     assert large > 2 * small
     host = make_supervisor(cache_bytes=large + small)
     count = (large + small) // small
     for number in range(count):
         host.compile(source(number))
-    host.compile(source(count, pad=2000))
+    host.compile(source(count, pad=400))
     del spawned._all[:]
     host.compile(source(count - 1))  # the youngest of the small ones stayed
-    host.compile(source(count, pad=2000))
+    host.compile(source(count, pad=400))
     assert spawned.compilers == []
     host.compile(source(0))
     assert len(spawned.compilers) == 1
@@ -101,16 +102,30 @@ def test_a_large_entry_makes_room_for_itself_only_as_far_as_needed(make_supervis
 def test_an_artifact_larger_than_the_cache(make_supervisor, spawned):
     """It is not kept, throws nobody out, and works."""
     probe = make_supervisor()
-    small, large = (probe.compile(source(1, pad=pad)).compiled.artifact.size for pad in (0, 2000))
+    small, large = (probe.compile(source(1, pad=pad)).compiled.artifact.size for pad in (0, 400))
     host = make_supervisor(cache_bytes=large - 1)
     host.compile(source(1))
     assert small < large - 1
-    big = host.compile(source(2, pad=2000))
+    big = host.compile(source(2, pad=400))
     assert answer(host, big) == [I32(2)]
     del spawned._all[:]
     host.compile(source(1))
     assert spawned.compilers == []
-    assert host.compile(source(2, pad=2000)).compiled is not big.compiled
+    assert host.compile(source(2, pad=400)).compiled is not big.compiled
+    assert len(spawned.compilers) == 1
+
+
+def test_no_more_entries_than_there_may_be_descriptors(make_supervisor, spawned, monkeypatch):
+    """Each entry holds a descriptor: beyond MAX_ENTRIES the oldest goes, however small they are."""
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 4)
+    host = make_supervisor()
+    for number in range(5):
+        host.compile(source(number))
+    del spawned._all[:]
+    for number in range(1, 5):
+        host.compile(source(number))
+    assert spawned.compilers == []
+    host.compile(source(0))
     assert len(spawned.compilers) == 1
 
 
@@ -186,17 +201,17 @@ class _Entry:
 
 def test_the_caches_books_are_right():
     """`bytes_held` is the sum of what is kept, and never over the limit."""
-    cache = CompileCache(100)
+    books = CompileCache(100)
     for key, size in ((b"a", 40), (b"b", 40), (b"c", 20), (b"d", 101), (b"e", 60)):
-        assert cache.get(key, lambda size=size: _Entry(size)).size == size
-        assert cache.bytes_held <= 100
-    assert (cache.bytes_held, len(cache)) == (80, 2)  # c and e
-    cache.clear()
-    assert (cache.bytes_held, len(cache)) == (0, 0)
+        assert books.get(key, lambda size=size: _Entry(size)).size == size
+        assert books.bytes_held <= 100
+    assert (books.bytes_held, len(books)) == (80, 2)  # c and e
+    books.clear()
+    assert (books.bytes_held, len(books)) == (0, 0)
 
     def fails():
         raise CompileError("no")
 
     with pytest.raises(WasmError):
-        cache.get(b"f", fails)
-    assert (cache.bytes_held, len(cache)) == (0, 0)
+        books.get(b"f", fails)
+    assert (books.bytes_held, len(books)) == (0, 0)

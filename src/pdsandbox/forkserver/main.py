@@ -48,6 +48,7 @@ def main(control_fd: int, supervisor_pid: int) -> NoReturn:
     os_.close_all_but({control_fd, supervisor})
     os_.set_name("pdsandbox-fork")
     os.chdir("/")
+    os_.forbid_core_dumps()
     control.settimeout(None)
     try:
         data = control.recv(c.PACKET_BYTES)
@@ -84,24 +85,36 @@ class ForkServer:
         self._poll.register(control, self._poll_wants)
         self._poll.register(supervisor, select.EPOLLIN)
         self._engine: Any = None
-        self._warm: Any = None
+        self._worker: Any = None
+        self._compile: Any = None
+        self._data: int | None = None
+        self._compiler_data: int | None = None
+        self._descriptors = os_.raise_descriptor_limit()
         self._pid = os.getpid()
 
     def warm(self) -> None:
         """Load the engine and touch what every worker will touch, so that it is shared by all forks."""
         from ..runtime import capi, engine
-        from ..worker import compiler, loop, warmup  # noqa: F401 - imported here, shared by every fork
+        from ..worker import compiler, loop, warmup
 
         capi.load(self._config.library)
         self._engine = engine.Engine(
             fuel=self._config.fuel, interruptible=self._config.interruptible, stack_bytes=self._config.stack_bytes
         )
         artifact = self._compile_in_child(warmup.SOURCE)
-        self._warm = warmup.warm(self._engine, artifact)
+        warm = warmup.warm(self._engine, artifact)
+        self._worker = loop.Worker(self._engine, warm, self._config)
+        self._compile = compiler.run
         if len(os.listdir("/proc/self/task")) != 1:
             raise SystemExit("the fork server has more than one thread")
+        base = os_.data_bytes()
+        config = self._config
+        self._data = None if config.data_more is None else base + config.data_more
+        self._compiler_data = None if config.compiler_data_more is None else base + config.compiler_data_more
         gc.collect()
+        # From here on a collection would only touch pages that forks share.
         gc.freeze()
+        gc.disable()
 
     def _compile_in_child(self, source: bytes) -> bytes:
         """Compile our own warm-up module: a process that has compiled must never fork (its children may hang)."""
@@ -194,22 +207,16 @@ class ForkServer:
             os_.die_with_parent(self._pid)
             requests, replies, sock, stderr = fds
             os.dup2(stderr, 2)
-            # File objects would close these numbers again, or complain about them, when they are collected.
-            self._control.detach()
-            self._poll.close()
+            # The objects that own what is closed here are never collected: this process leaves by _exit.
             os_.close_all_but({requests, replies, sock})
             if role == c.Role.COMPILER:
-                from ..worker import compiler
-
                 os_.set_name("pdsandbox-comp")
-                os_.set_ceilings(self._config.compiler_data_more)
-                status = compiler.run(self._engine, requests, replies)
+                os_.set_ceilings(self._compiler_data, self._descriptors)
+                status = self._compile(self._engine, requests, replies)
             else:
-                from ..worker import loop
-
                 os_.set_name("pdsandbox-work")
-                os_.set_ceilings(self._config.data_more)
-                status = loop.run(self._engine, self._warm, requests, replies, sock)
+                os_.set_ceilings(self._data, self._descriptors)
+                status = self._worker.run(requests, replies, sock)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:

@@ -101,9 +101,9 @@ def above_std(fd: int) -> int:
         os.close(fd)
 
 
-def pipe() -> tuple[int, int]:
-    """(read end, write end), close-on-exec, above 2, blocking."""
-    r, w = os.pipe()
+def pipe(flags: int = 0) -> tuple[int, int]:
+    """(read end, write end), close-on-exec, above 2; `flags` such as O_NONBLOCK are for both."""
+    r, w = os.pipe2(os.O_CLOEXEC | flags)
     try:
         r = above_std(r)
     except BaseException:
@@ -208,14 +208,25 @@ def data_bytes() -> int:
         return int(statm.read().split()[5]) * PAGE_BYTES
 
 
-def set_ceilings(data_bytes_more: int | None) -> None:
-    """No core dumps; private writable memory at most `data_bytes_more` above what is in use now."""
+def raise_descriptor_limit() -> int:
+    """Let this process have as many descriptors as it may; the soft limit that it had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
+
+
+def forbid_core_dumps() -> None:
+    """For this process and those that it forks."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if data_bytes_more is not None:
-        ceiling = data_bytes() + data_bytes_more
+
+
+def set_ceilings(data: int | None, descriptors: int) -> None:
+    """At most `data` bytes of private writable memory, and `descriptors` open files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
+    if data is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if hard != resource.RLIM_INFINITY:
-            ceiling = min(ceiling, hard)
+        ceiling = data if hard == resource.RLIM_INFINITY else min(data, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
 
 

@@ -26,7 +26,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The first packet: everything that the fork server needs to know. `data_more`: RLIMIT_DATA above the base."""
+    """The first packet: the engine, and the limits of all instances. `data_more`: RLIMIT_DATA above the base."""
 
     KIND: ClassVar[int] = 1
     library: str
@@ -35,6 +35,12 @@ class Config:
     stack_bytes: int
     data_more: int | None
     compiler_data_more: int | None
+    memory_bytes: int | None
+    memories: int
+    table_elements: int | None
+    host_calls: int | None
+    host_call_bytes: int | None
+    message_bytes: int
 
     def payload(self) -> bytes:
         w = Writer()
@@ -44,11 +50,30 @@ class Config:
         w.u64(self.stack_bytes)
         w.optional(self.data_more)
         w.optional(self.compiler_data_more)
+        w.optional(self.memory_bytes)
+        w.u32(self.memories)
+        w.optional(self.table_elements)
+        w.optional(self.host_calls)
+        w.optional(self.host_call_bytes)
+        w.u64(self.message_bytes)
         return w.payload()
 
     @classmethod
     def read(cls, r: Reader) -> Self:
-        return cls(r.path(), r.flag(), r.flag(), r.u64(), r.optional(), r.optional())
+        return cls(
+            library=r.path(),
+            fuel=r.flag(),
+            interruptible=r.flag(),
+            stack_bytes=r.u64(),
+            data_more=r.optional(),
+            compiler_data_more=r.optional(),
+            memory_bytes=r.optional(),
+            memories=r.u32(),
+            table_elements=r.optional(),
+            host_calls=r.optional(),
+            host_call_bytes=r.optional(),
+            message_bytes=r.u64(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

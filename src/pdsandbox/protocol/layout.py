@@ -50,6 +50,9 @@ CONTINUED: Final = 2
 SMALL_CAP: Final = 1 << 20
 #: The most that one ARTIFACT or MEM_DATA frame carries; larger transfers take several.
 CHUNK_BYTES: Final = 1 << 20
+#: Native code is 2 to 10 times its source; metering, many small functions and precomputed tables make it more.
+ARTIFACT_LEAST: Final = 64 << 20
+ARTIFACT_FACTOR: Final = 64
 MAX_FRAMES: Final = 64
 MAX_OFFERS: Final = 100_000
 
@@ -114,6 +117,11 @@ class Empty(Message):
     def decode(cls, payload: bytes | memoryview) -> Self:
         Reader(payload).end()
         return cls()
+
+
+def artifact_cap(source_bytes: int) -> int:
+    """The most bytes of compiled code that a module's source may turn into."""
+    return max(ARTIFACT_LEAST, ARTIFACT_FACTOR * source_bytes)
 
 
 def at_least(payload: bytes | memoryview, size: int) -> int:

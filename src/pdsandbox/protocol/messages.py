@@ -43,6 +43,7 @@ from .layout import SPIN as SPIN
 from .layout import Failure as Failure
 from .layout import Message as Message
 from .layout import Where as Where
+from .layout import artifact_cap as artifact_cap
 from .replies import Artifact as Artifact
 from .replies import Compiled as Compiled
 from .replies import Error as Error

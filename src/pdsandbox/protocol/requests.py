@@ -51,12 +51,6 @@ class Load(Message):
     KIND: ClassVar[int] = LOAD
     fuel: int | None
     wall_us: int
-    memory_bytes: int | None
-    memories: int
-    table_elements: int | None
-    host_calls: int | None
-    host_call_bytes: int | None
-    message_bytes: int
     offers: tuple[OfferSpec, ...] = ()
     sys_path: tuple[str, ...] = ()
 
@@ -64,12 +58,6 @@ class Load(Message):
         w = Writer()
         w.optional(self.fuel)
         w.u64(self.wall_us)
-        w.optional(self.memory_bytes)
-        w.u32(self.memories)
-        w.optional(self.table_elements)
-        w.optional(self.host_calls)
-        w.optional(self.host_call_bytes)
-        w.u64(self.message_bytes)
 
         def offer(spec: OfferSpec) -> None:
             w.text(spec.module)
@@ -87,8 +75,7 @@ class Load(Message):
     @classmethod
     def decode(cls, payload: bytes | memoryview) -> Self:
         r = Reader(payload)
-        fuel, wall_us, memory_bytes, memories = r.optional(), r.u64(), r.optional(), r.u32()
-        table_elements, host_calls, host_call_bytes, message_bytes = r.optional(), r.optional(), r.optional(), r.u64()
+        fuel, wall_us = r.optional(), r.u64()
 
         def offer() -> OfferSpec:
             module, name, type_ = r.text(), r.text(), metadata.read_func_type(r)
@@ -97,18 +84,7 @@ class Load(Message):
         offers = tuple(r.many(offer, 26, MAX_OFFERS))
         sys_path = tuple(r.many(r.path, 4, MAX_OFFERS))
         r.end()
-        return cls(
-            fuel,
-            wall_us,
-            memory_bytes,
-            memories,
-            table_elements,
-            host_calls,
-            host_call_bytes,
-            message_bytes,
-            offers,
-            sys_path,
-        )
+        return cls(fuel, wall_us, offers, sys_path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from ..protocol.orders import Orders
 from . import monitor
 from .handle import Handle
 
-BUFFER_BYTES: Final = 64 << 10
+BUFFER_BYTES: Final = 8 << 10
 # A reply that comes at all fast comes within this: a warm call takes 6 us, and the wake-up that is saved some 50.
 SPIN_S: Final = 40e-6
 # A blocking wait this short would have been caught by spinning on both sides.

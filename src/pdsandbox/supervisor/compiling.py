@@ -25,9 +25,6 @@ from .module import Artifact, Compiled
 
 _MAGIC = b"\0asm"
 _MODULE = b"\1\0\0\0"
-# Native code is 2 to 10 times its source; fuel metering and many small functions make it more.
-_ARTIFACT_LEAST = 64 << 20
-_ARTIFACT_FACTOR = 64
 
 
 def source_of(wasm: object, limits: Limits) -> tuple[bytes, bool]:
@@ -101,8 +98,7 @@ def _converse(
             raise monitor.failure(message)
         if not isinstance(message, m.Compiled):
             raise ProtocolError("a compiler answers COMPILED or ERROR")
-        most = max(_ARTIFACT_LEAST, _ARTIFACT_FACTOR * len(source))
-        if not 0 < message.artifact_bytes <= most:
+        if not 0 < message.artifact_bytes <= m.artifact_cap(len(source)):
             raise ProtocolError(f"an artifact of {message.artifact_bytes} bytes from {len(source)} of source")
         return _receive_artifact(channel, watch, message, leave)
     except ProtocolError as exc:

@@ -272,8 +272,7 @@ class Conversation:
         callback = self._callback(request)
         blobs = _BLOBS.get(callback.offer.pd, _no_blobs)(request)
         answer: bytes | None = None
-        if watch.deadline != math.inf:
-            housekeeper.watch_host_call(handle, watch.deadline)
+        housekeeper.watch_host_call(handle, watch.deadline)
         try:
             answer = callback.run(_HostMemory(self, watch), request.slots, blobs)
         except (CallError, MemoryAccessError) as exc:  # all that a callback's failure can be

@@ -38,13 +38,11 @@ class Ends:
     def __init__(self) -> None:
         self._opened: list[int] = []
         try:
-            self.requests_read, self.requests = self._keep(os_.pipe())
-            self.replies, replies_write = self._keep(os_.pipe())
-            self.stderr, stderr_write = self._keep(os_.pipe())
+            self.requests_read, self.requests = self._keep(os_.pipe(os.O_NONBLOCK))
+            self.replies, replies_write = self._keep(os_.pipe(os.O_NONBLOCK))
+            self.stderr, stderr_write = self._keep(os_.pipe(os.O_NONBLOCK))
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self.socket, socket_child = self._keep((os_.above_std(ours.detach()), os_.above_std(theirs.detach())))
-            for fd in (self.requests, self.replies, self.stderr, stderr_write):
-                os.set_blocking(fd, False)
             self.child = [self.requests_read, replies_write, socket_child, stderr_write]
         except BaseException:
             for fd in self._opened:
@@ -232,13 +230,14 @@ class Handle:
     # --- holder of the turn only ---
 
     def read_resident(self) -> int:
-        """Bytes resident; 0 when that cannot be known (not spawned yet, or gone)."""
-        if self.resident < 0:
-            return 0
-        try:
-            return os_.read_resident(self.resident)
-        except OSError:
-            return 0
+        """Bytes resident; 0 when that cannot be known (not spawned yet, or gone). Any thread."""
+        with self._lock:
+            if self.resident < 0:
+                return 0
+            try:
+                return os_.read_resident(self.resident)
+            except OSError:
+                return 0
 
     def drain_stderr(self) -> bytes:
         """The last 4 KiB of what the worker wrote to standard error so far."""

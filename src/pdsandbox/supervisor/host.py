@@ -43,6 +43,7 @@ MIB: Final = 1 << 20
 # Above what a guest may use, for the engine's own structures and the interpreter: RLIMIT_DATA also charges memory
 # that was reserved and never touched, so it must not be what stops a guest that keeps its limits.
 _DATA_SLACK: Final = 64 * MIB
+# A growing vector in the code generator reserves up to twice what it holds at once.
 _COMPILER_SLACK: Final = 256 * MIB
 # A spare that was handed out is replaced a little later: a fork at once would compete with the first call for a core.
 RESPAWN_S: Final = 0.02
@@ -297,14 +298,28 @@ class Supervisor(WasmHost):
     def _make_config(self) -> c.Config:
         try:
             library, version = wasmtime_library()
-        except ImportError as exc:
-            raise InstantiationError(str(exc), cause=Cause.HOST) from exc
+        except (ImportError, OSError) as exc:
+            raise InstantiationError(f"a worker could not be started: {exc}", cause=Cause.HOST) from exc
         limits, engine = self.limits, self.engine
         self._fingerprint = f"{version} {engine.fuel} {engine.interruptible}".encode()
         bounds = (limits.rss_bytes, limits.memory_bytes)
         data = None if None in bounds else max(b for b in bounds if b is not None) + _DATA_SLACK
-        compiler = None if limits.compile_rss_bytes is None else limits.compile_rss_bytes + _COMPILER_SLACK
-        return c.Config(library, engine.fuel, engine.interruptible, limits.stack_bytes, data, compiler)
+        rss = limits.compile_rss_bytes
+        compiler = None if rss is None else rss + max(_COMPILER_SLACK, 2 * rss)
+        return c.Config(
+            library,
+            engine.fuel,
+            engine.interruptible,
+            limits.stack_bytes,
+            data,
+            compiler,
+            limits.memory_bytes,
+            limits.memories,
+            limits.table_elements,
+            limits.host_calls,
+            limits.host_call_bytes,
+            limits.message_bytes,
+        )
 
     def tick(self) -> None:
         """The housekeeper's regular duty: spares, and the memory and standard error of idle workers."""

@@ -55,7 +55,11 @@ class Housekeeper:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads
+            os.close(self._wake)
+            raise
         running.add(self)
 
     def stop(self) -> None:
@@ -161,15 +165,16 @@ class Housekeeper:
                 server.dispose()
 
     def _end_overdue(self, now: float) -> float:
-        """Kill the workers whose host call is overdue; when the next one will be."""
+        """Judge the workers whose thread is in a host function; when the next one will be overdue."""
         due = now + 3600.0
         for handle in list(self._watched):
             deadline = handle.host_deadline
             if deadline is None:
                 continue
-            if deadline <= now:
-                watch = handle.watch
-                handle.condemn(monitor.wall_exceeded(watch.wall_s if watch else None))
+            watch = handle.watch
+            verdict = None if watch is None else monitor.over(now, handle.read_resident(), watch)
+            if verdict is not None:
+                handle.condemn(verdict)
                 self._watched.pop(handle, None)
             else:
                 due = min(due, deadline)

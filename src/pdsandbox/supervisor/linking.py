@@ -33,12 +33,6 @@ def plan(wanted: tuple[ImportType, ...], imports: WasmImports, limits: Limits) -
     load = m.Load(
         fuel=limits.fuel,
         wall_us=0 if limits.wall_s is None else int(limits.wall_s * 1e6),
-        memory_bytes=limits.memory_bytes,
-        memories=limits.memories,
-        table_elements=limits.table_elements,
-        host_calls=limits.host_calls,
-        host_call_bytes=limits.host_call_bytes,
-        message_bytes=limits.message_bytes,
         offers=tuple(specs.values()),
         # What a shipped function's globals import is looked for where this process would.
         sys_path=tuple(os.path.abspath(entry) for entry in sys.path) if shipped else (),

@@ -181,7 +181,7 @@ def _host_function_failed(error: m.Error) -> WasmError:
     """A function in the worker raised: its traceback, as text, becomes the chained exception."""
     first, _, rest = error.text.partition("\n")
     cls = CallError if error.failure == m.Failure.HOST_FUNCTION else InstantiationError
-    exc = cls(one_line(first, 200), cause=Cause.HOST_FUNCTION)
+    exc = cls(one_line(first, 200), cause=Cause.HOST_FUNCTION, limit=error.limit)
     if rest:
         exc.__cause__ = RuntimeError("\n".join(one_line(line, 200) for line in rest.splitlines()[:40]))
     return exc

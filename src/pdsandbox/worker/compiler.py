@@ -13,7 +13,9 @@ from .pipes import Inbox, Leave, Outbox
 def run(engine: Engine, requests: int, replies: int) -> int:
     """Serve one COMPILE; the process's exit code."""
     try:
-        inbox, outbox = Inbox(requests), Outbox(replies)
+        inbox, outbox = Inbox(), Outbox()
+        inbox.open(requests)
+        outbox.open(replies)
         outbox.write(m.Ready().frame())
         kind, length = inbox.read(0)
         if kind != m.COMPILE:
@@ -34,6 +36,10 @@ def _compile(engine: Engine, message: m.Compile, outbox: Outbox) -> None:
     if len(imports) > metadata.MAX_ENTRIES or len(exports) > metadata.MAX_ENTRIES:
         raise CompileError(f"more than {metadata.MAX_ENTRIES:,} imports or exports", limit=metadata.MAX_ENTRIES)
     artifact = memoryview(module.serialize())
+    most = m.artifact_cap(len(message.source))
+    if len(artifact) > most:
+        text = f"the compiled code takes {len(artifact):,} bytes; {most:,} are allowed for a source of this size"
+        raise CompileError(text, limit=most, observed=len(artifact))
     compiled = m.Compiled(len(artifact), imports, exports).frame()
     if len(compiled) > metadata.METADATA_CAP:
         mib = metadata.METADATA_CAP >> 20

@@ -7,6 +7,7 @@ arrives during a host call goes to a second buffer, because the engine will stil
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -19,6 +20,7 @@ from ..externs import ImportType
 from ..imports import Offer
 from ..platform import os_
 from ..protocol import messages as m
+from ..protocol.control import Config
 from ..protocol.frames import HEADER, HEADER_BYTES
 from ..runtime.engine import Engine, Module
 from ..runtime.guest import Export, Guest, RawFunction
@@ -31,40 +33,57 @@ from .pipes import CLOSE_NS, SPIN_NS, Backstop, Inbox, Leave, Outbox
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
 _RESULT_HEAD: Final = HEADER_BYTES + m.RESULT_LAYOUT.size
+_READY: Final = m.Ready().frame()
 _RESULTS_HEAD: Final = HEADER_BYTES + m.RESULTS_LAYOUT.size
 
 
-def run(engine: Engine, warm: Module, requests: int, replies: int, sock: int) -> int:
-    """Serve until the supervisor leaves; the process's exit code. `warm` is the loaded warm-up module."""
-    try:
-        Worker(engine, warm, requests, replies, sock).serve()
-    except Leave:
-        pass
-    return 0
-
-
 class Worker:
-    """The loop, and the guest that it drives."""
+    """The loop, and the guest that it drives. Made in the fork server, with its store and buffers; serves in one fork.
 
-    def __init__(self, engine: Engine, warm: Module, requests: int, replies: int, sock: int) -> None:
+    Whatever is made before the fork is memory that no worker has to touch for it.
+    """
+
+    def __init__(self, engine: Engine, warm: Module, limits: Config) -> None:
         self._engine = engine
         self._warm = warm
-        self._inbox = Inbox(requests)
+        self._inbox = Inbox()
         self._nested: Inbox | None = None
-        self._requests = requests
-        self._outbox = Outbox(replies)
-        self._socket = sock
+        self._requests = -1
+        self._outbox = Outbox()
+        self._socket = -1
         self._backstop = Backstop()
-        self._guest: Guest | None = None
-        self._hosts: HostCalls | None = None
+        self._guest = Guest(
+            engine,
+            memory_bytes=limits.memory_bytes,
+            memories=limits.memories,
+            table_elements=limits.table_elements,
+        )
+        self._hosts = HostCalls(
+            self._guest,
+            host_calls=limits.host_calls,
+            host_call_bytes=limits.host_call_bytes,
+            message_bytes=limits.message_bytes,
+            remote=self,
+        )
         self._exports: list[Export] = []
         self._spin_in_call = False
 
+    def run(self, requests: int, replies: int, sock: int) -> int:
+        """In the fork: serve until the supervisor leaves; the process's exit code."""
+        self._requests, self._socket = requests, sock
+        self._inbox.open(requests)
+        self._outbox.open(replies)
+        try:
+            self._serve()
+        except Leave:
+            pass
+        return 0
+
     # --- the loop ---
 
-    def serve(self) -> None:
+    def _serve(self) -> None:
         """READY, one LOAD, then requests."""
-        self._outbox.write(m.Ready().frame())
+        self._outbox.write(_READY)
         if not self._inbox.waiting():
             # A spare: nobody waits for it, so it may as well touch its pages now.
             warmup.run_once(self._engine, self._warm)
@@ -102,20 +121,7 @@ class Worker:
 
     def _load(self, load: m.Load) -> bool:
         """Instantiate; False when that failed and the supervisor was told."""
-        guest = Guest(
-            self._engine,
-            memory_bytes=load.memory_bytes,
-            memories=load.memories,
-            table_elements=load.table_elements,
-        )
-        hosts = HostCalls(
-            guest,
-            host_calls=load.host_calls,
-            host_call_bytes=load.host_call_bytes,
-            message_bytes=load.message_bytes,
-            remote=self,
-        )
-        self._guest, self._hosts = guest, hosts
+        guest, hosts = self._guest, self._hosts
         try:
             offers = self._offers(load)
             artifact = self._receive_artifact()
@@ -133,6 +139,7 @@ class Worker:
             self._outbox.write(error_message(exc, guest.last_fuel).frame())
             return False
         self._outbox.write(m.Loaded(guest.last_fuel).frame())
+        gc.enable()  # the fork server had it off: a collection while starting costs more than it can find
         return True
 
     def _offers(self, load: m.Load) -> dict[tuple[str, str], Offer | RemoteOffer]:
@@ -184,18 +191,16 @@ class Worker:
     # --- requests ---
 
     def _resolve(self, name: bytes) -> m.Resolved:
-        guest = self._guest
-        assert guest is not None
-        export = guest.resolve(name.decode("utf-8"))
+        export = self._guest.resolve(name.decode("utf-8"))
         if export is None or export.params is None or export.results is None:
             raise SystemExit("the compiler named an export that cannot be called")
         self._exports.append(export)
+        # Results are written where arguments came: there must be room for the larger of the two.
+        self._inbox.reserve(_CALL_SLOTS + export.nslots * SLOT_BYTES)
         return m.Resolved(len(self._exports) - 1, export.type)
 
     def _call(self, length: int) -> bool:
-        inbox, guest, hosts = self._inbox, self._guest, self._hosts
-        assert guest is not None
-        assert hosts is not None
+        inbox, guest = self._inbox, self._guest
         number, flags, fuel, wall_us = m.CALL_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
         export = self._exports[number]
         if length != m.CALL_LAYOUT.size + export.params.nbytes:
@@ -215,7 +220,6 @@ class Worker:
 
     def _call_many(self, length: int) -> bool:
         inbox, guest = self._inbox, self._guest
-        assert guest is not None
         number, flags, fuel, wall_us, rows, width = m.CALL_MANY_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
         export = self._exports[number]
         stride = width * SLOT_BYTES
@@ -248,13 +252,11 @@ class Worker:
         else:
             self._backstop.disarm()
         self._spin_in_call = bool(flags & m.SPIN)
-        assert self._hosts is not None
         if not flags & m.CONTINUED:
             self._hosts.reset()
 
     def _memory(self, kind: int, payload: memoryview) -> bytes:
         guest = self._guest
-        assert guest is not None
         try:
             size = guest.memory_size() or 0
             if kind == m.MEM_READ:
@@ -277,7 +279,8 @@ class Worker:
         first, second = (*blobs, b"", b"")[:2]
         self._outbox.write(m.HostCall(index, slots, first, second).frame())
         if self._nested is None:
-            self._nested = Inbox(self._requests)
+            self._nested = Inbox()
+            self._nested.open(self._requests)
         inbox = self._nested
         while True:
             kind, length = inbox.read(time.perf_counter_ns() + SPIN_NS if self._spin_in_call else 0)

@@ -23,7 +23,8 @@ from ..protocol.frames import HEADER, HEADER_BYTES
 SPIN_NS: Final = 50_000
 # A request that came this soon after our last reply would have met a spinning reader, were it not for two wake-ups.
 CLOSE_NS: Final = 250_000
-BUFFER_BYTES: Final = 64 << 10
+# Most frames are small, and a fresh page costs 3 us. Grows as needed.
+BUFFER_BYTES: Final = 4 << 10
 # The timer is a backstop for a supervisor that was stopped: it never fires before the supervisor's own deadline.
 GRACE_S: Final = 0.25
 
@@ -35,20 +36,25 @@ class Leave(BaseException):
 class Inbox:
     """Frames from one non-blocking pipe, each read into one 16-byte-aligned buffer."""
 
-    def __init__(self, fd: int) -> None:
-        os.set_blocking(fd, False)
-        self._fd = fd
+    def __init__(self) -> None:
+        self._fd = -1
         self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
         self.view = memoryview(b"")
         self.size = 0
         self.address = 0
         self._end = 0  # where the last frame ended, and
         self._more = 0  # how many bytes were read beyond it
-        self._reserve(BUFFER_BYTES)
+        self.reserve(BUFFER_BYTES)
 
-    def _reserve(self, size: int) -> None:
+    def open(self, fd: int) -> None:
+        """Read from `fd`, which is non-blocking, from now on."""
+        self._fd = fd
+        self._poll.register(fd, select.POLLIN)
+
+    def reserve(self, size: int) -> None:
         """A buffer of at least `size` bytes; what was read stays at its start."""
+        if size <= self.size:
+            return
         block: Any = ctypes.create_string_buffer(size + 16)
         address = (ctypes.addressof(block) + 15) & ~15
         start = address - ctypes.addressof(block)
@@ -90,8 +96,7 @@ class Inbox:
         length, kind = HEADER.unpack_from(self.view, 0)
         end = HEADER_BYTES + length
         if got < end:
-            if end > self.size:
-                self._reserve(end)
+            self.reserve(end)
             got = self._fill(got, end, blocked=False)
         self._more, self._end = got - end, end
         return kind, length
@@ -119,7 +124,11 @@ class Inbox:
 class Outbox:
     """Writes whole frames to the blocking reply pipe."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self) -> None:
+        self._fd = -1
+
+    def open(self, fd: int) -> None:
+        """Write to `fd`, which was made non-blocking, and blocks from now on."""
         os.set_blocking(fd, True)
         self._fd = fd
 
