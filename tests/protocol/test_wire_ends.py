@@ -27,13 +27,11 @@ LOADING = (
 )
 WORKING = (
     *LOADING,
-    m.Resolve("é\0".encode()),
+    m.Resolve(samples.ADD, "é\0".encode()),
     m.Call(0, m.SPIN, 10**9, 5 * 10**6, SLOT * 2),
-    m.Resolved(0, samples.ADD),
     m.Result(2, SLOT),
-    m.Resolve(b"another"),
+    m.Resolve(samples.ADD, b"another"),
     m.CallMany(1, m.CONTINUED, 10**9, 0, rows=1, width=2, slots=SLOT * 2),
-    m.Resolved(1, samples.ADD),
     m.Results(4, done=1, width=2, failed=False, slots=SLOT * 2),
     m.Call(0, 0, 10**9, 5 * 10**6, SLOT * 2),
     m.HostCall(0, SLOT, b"to", b"body"),

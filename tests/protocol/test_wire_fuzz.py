@@ -23,7 +23,7 @@ CAP = 4096
 STATES = list(State)
 BEGINS = {kind: [state for state in State if Orders(state).legal(kind)] for kind in KINDS}
 #: Every payload is one: the rest of it is data.
-OPEN = {m.RESOLVE, m.ARTIFACT, m.MEM_DATA}
+OPEN = {m.ARTIFACT, m.MEM_DATA}
 
 
 class Seen:

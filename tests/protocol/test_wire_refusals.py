@@ -41,7 +41,7 @@ REFUSED = {
     "text that is no UTF-8": (m.ERROR, patched(ERROR, TEXT, "<B", 0xFF)),
     "one frame more than there are": (m.ERROR, patched(ERROR, FRAMES, "<I", 3)),
     "a frame with an unknown flag": (m.ERROR, patched(BARE, 41, "<B", 4)),
-    "a value type beyond the last": (m.RESOLVED, struct.pack("<IIBI", 0, 1, 8, 0)),
+    "a value type beyond the last": (m.RESOLVE, struct.pack("<IBI", 1, 8, 0)),
     "an unknown kind of type": (m.COMPILED, patched(TAG, 20, "<B", 5)),
     "an unknown element type": (m.COMPILED, patched(COMPILED, 26, "<B", 8)),
     "a flag of 2": (m.COMPILED, patched(COMPILED, 35, "<B", 2)),

@@ -114,12 +114,10 @@ def test_message_caps_hold_at_both_sides() -> None:
     assert messages.Error.decode(full.payload()) == full
     with pytest.raises(ProtocolError):
         messages.Error.decode(messages.Error(0, frames=(one,) * (messages.MAX_FRAMES + 1)).payload())
-    wide = messages.Resolved(0, externs.FuncType(("i32",) * metadata.MAX_TYPES, ()))
-    assert messages.Resolved.decode(wide.payload()) == wide
+    wide = messages.Resolve(externs.FuncType(("i32",) * metadata.MAX_TYPES, ()), b"f")
+    assert messages.Resolve.decode(wide.payload()) == wide
     with pytest.raises(ProtocolError):
-        messages.Resolved.decode(
-            messages.Resolved(0, externs.FuncType(("i32",) * (metadata.MAX_TYPES + 1), ())).payload()
-        )
+        messages.Resolve.decode(messages.Resolve(externs.FuncType(("i32",) * 1001, ()), b"f").payload())
     entry = externs.ExportType("", externs.GlobalType("i32", False))
     most = Writer()
     metadata.write_exports(most, (entry,) * metadata.MAX_ENTRIES)

@@ -14,7 +14,7 @@ OFFERS = (
     m.OfferSpec("pd", "log\u202e", FuncType(("i32",) * 3, ()), m.Where.SUPERVISOR, pd=3, index=7),
     m.OfferSpec("", "é\0", FuncType((), ("f64", "i64")), m.Where.WORKER, pickled=b"\x80\x05N."),
 )
-LOAD = m.Load(10**9, 5_000_000, 128 << 20, 8, 10**6, None, 0, 1 << 20, OFFERS, ("/usr/lib", "/tmp/\udcff"))
+LOAD = m.Load(10**9, 5_000_000, OFFERS, ("/usr/lib", "/tmp/\udcff"))
 TRAPPED = m.Error(
     m.Failure.TRAP,
     fuel=99,
@@ -39,8 +39,8 @@ COMPILED = m.Compiled(
 #: At least one of each kind; of those with parts that may be missing, one with and one without.
 MESSAGES: tuple[m.Message, ...] = (
     LOAD,
-    m.Load(None, 0, None, 1, None, None, None, 0),
-    m.Resolve("zażółć".encode()),
+    m.Load(None, 0),
+    m.Resolve(ADD, "zażółć".encode()),
     m.Call(0, m.SPIN, 10**9, 10**6, SLOT * 2),
     m.CallMany(1, 0, 2**64 - 1, 0, rows=3, width=1, slots=SLOT * 3),
     m.MemRead(0, 16, 32),
@@ -51,7 +51,6 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Compile(False, b"\0asm\1\0\0\0"),
     m.Ready(),
     m.Loaded(17),
-    m.Resolved(4, ADD),
     m.Result(12, SLOT),
     m.Result(12, b""),
     m.Results(12, done=2, width=1, failed=False, slots=SLOT * 2),
@@ -67,7 +66,9 @@ MESSAGES: tuple[m.Message, ...] = (
 )
 
 PACKETS: tuple[c.Packet, ...] = (
-    c.Config("/opt/\udcff/libwasmtime.so", True, False, 512 << 10, 300 << 20, None),
+    c.Config(
+        "/opt/\udcff/libwasmtime.so", True, False, 512 << 10, 300 << 20, None, 1 << 27, 8, None, 10**6, None, 1 << 24
+    ),
     c.Spawn(1, c.Role.COMPILER),
     c.Acknowledge(2**64 - 1),
     c.Kill(3),

@@ -82,8 +82,8 @@ def results(draw: st.DrawFn) -> m.Results:
 
 
 MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
-    m.Load: st.builds(m.Load, count, u64, count, u32, count, count, count, u64, some(offer), some(path)),
-    m.Resolve: st.builds(m.Resolve, blob | text.map(str.encode)),
+    m.Load: st.builds(m.Load, count, u64, some(offer), some(path)),
+    m.Resolve: st.builds(m.Resolve, func_type, blob | text.map(str.encode)),
     m.Call: st.builds(m.Call, u32, u32, u64, u64, slots),
     m.CallMany: call_many(),
     m.MemRead: st.builds(m.MemRead, u64, u64, u64),
@@ -93,7 +93,6 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Compile: st.builds(m.Compile, st.booleans(), blob),
     m.Ready: st.builds(m.Ready),
     m.Loaded: st.builds(m.Loaded, u64),
-    m.Resolved: st.builds(m.Resolved, u32, func_type),
     m.Result: st.builds(m.Result, u64, slots),
     m.Results: results(),
     m.Error: st.builds(
@@ -119,7 +118,9 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
 }
 
 PACKETS: dict[type, st.SearchStrategy[c.Packet]] = {
-    c.Config: st.builds(c.Config, path, st.booleans(), st.booleans(), u64, count, count),
+    c.Config: st.builds(
+        c.Config, path, st.booleans(), st.booleans(), u64, count, count, count, u32, count, count, count, u64
+    ),
     c.Spawn: st.builds(c.Spawn, u64, st.integers(0, c.Role.COUNT - 1)),
     c.Acknowledge: st.builds(c.Acknowledge, u64),
     c.Kill: st.builds(c.Kill, u64),

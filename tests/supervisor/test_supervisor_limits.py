@@ -227,7 +227,7 @@ def test_memory_grows_to_its_limit_within_the_rss_limit(make_supervisor):
 def test_stack_bytes_in_every_kind_of_call(make_supervisor):
     """Endless recursion is STACK_OVERFLOW in a call, a batch and a start function; the process does not die of it."""
     host = make_supervisor(stack_bytes=64 << 10)
-    recursive = "(module (func $f (export \"f\") (call $f)) (func (export \"ok\") (result i32) (i32.const 42)) {start})"
+    recursive = '(module (func $f (export "f") (call $f)) (func (export "ok") (result i32) (i32.const 42)) {start})'
     instance = host.instantiate(host.compile(recursive.format(start="")))
     for use in (lambda: instance.call("f"), lambda: instance.call_many("f", [[]])):
         assert expect(Trap, Cause.GUEST_TRAP, use).trap_code is TrapCode.STACK_OVERFLOW

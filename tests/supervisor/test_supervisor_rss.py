@@ -138,7 +138,9 @@ def test_just_under_and_just_over(make, use):
     gone(instance, RssExceeded, Cause.RSS)
 
 
-@pytest.mark.parametrize(("call", "args"), [("touch", [0, 400 * MIB]), ("fill", [0, 400 * MIB]), ("copy", [0, 400 * MIB])])
+@pytest.mark.parametrize(
+    ("call", "args"), [("touch", [0, 400 * MIB]), ("fill", [0, 400 * MIB]), ("copy", [0, 400 * MIB])]
+)
 def test_one_call_that_goes_on(make, call, args):
     """A single call which would use 400 MiB ends within 16 MiB of its limit."""
     instance = make()

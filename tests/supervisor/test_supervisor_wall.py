@@ -209,5 +209,7 @@ def test_a_worker_that_pauses_within_its_time(host):
 def test_a_worker_stopped_while_instantiating(make_supervisor, spawned, monkeypatch):
     """Its start function was called, its answer never comes: WallClockExceeded, at the limit."""
     host = make_supervisor(wall_s=WALL_S)
-    module = host.compile(GUEST.replace('(func (export "trap")', '(func $s (call $tell (i32.const 1))) (start $s) (func'))
+    module = host.compile(
+        GUEST.replace('(func (export "trap")', "(func $s (call $tell (i32.const 1))) (start $s) (func")
+    )
     stopped(lambda: host.instantiate(module, imports(tell=lambda _: stop_process(spawned.workers[-1].pid))))

@@ -70,7 +70,9 @@ def test_in_a_start_function(make_supervisor, spawned):
     """A host function that the start function calls is no way around the deadline of instantiation."""
     host = make_supervisor(wall_s=WALL_S)
     callback = WaitsForTheEnd(lambda: spawned.pid_of(spawned.workers[-1]))
-    module = host.compile(GUEST.replace('(func (export "trap")', '(func $s (call $tell (i32.const 4))) (start $s) (func'))
+    module = host.compile(
+        GUEST.replace('(func (export "trap")', "(func $s (call $tell (i32.const 4))) (start $s) (func")
+    )
     stopped(lambda: host.instantiate(module, imports(tell=callback)))
     assert callback.saw == [4]
 
@@ -181,7 +183,7 @@ def test_the_kernel_timer_when_the_gil_is_taken(make_supervisor, spawned, where)
 
     source = GUEST
     if where == "start":
-        source = GUEST.replace('(func (export "trap")', '(func $s (call $tell (i32.const 4))) (start $s) (func')
+        source = GUEST.replace('(func (export "trap")', "(func $s (call $tell (i32.const 4))) (start $s) (func")
     module = host.compile(source)
     if where == "start":
         stopped(lambda: host.instantiate(module, imports(tell=callback)))

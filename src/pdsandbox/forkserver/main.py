@@ -156,7 +156,7 @@ class ForkServer:
         """Serve what was sent; whether the supervisor has left."""
         while True:
             try:
-                data, fds, truncated = os_.recv_fds(self._control, c.PACKET_BYTES, c.SPAWN_FDS, socket.MSG_DONTWAIT)
+                data, fds, truncated = os_.recv_fds(self._control, c.PACKET_BYTES, c.SPAWN_FDS + 1, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return False
             except ConnectionResetError:
@@ -175,7 +175,7 @@ class ForkServer:
 
     def _spawn(self, packet: c.Spawn, fds: list[int], *, truncated: bool) -> None:
         try:
-            if truncated or len(fds) != c.SPAWN_FDS:
+            if truncated or not c.SPAWN_FDS <= len(fds) <= c.SPAWN_FDS + 1:
                 raise OSError(errno.EMFILE, "descriptors did not fit")
             # In the child above 2 as well: the user's program may run without standard streams, but we do not.
             pid = os.fork()
@@ -205,10 +205,10 @@ class ForkServer:
         status = 70  # EX_SOFTWARE, when even reporting failed
         try:
             os_.die_with_parent(self._pid)
-            requests, replies, sock, stderr = fds
+            requests, replies, sock, stderr, *artifact = fds
             os.dup2(stderr, 2)
             # The objects that own what is closed here are never collected: this process leaves by _exit.
-            os_.close_all_but({requests, replies, sock})
+            os_.close_all_but({requests, replies, sock, *artifact})
             if role == c.Role.COMPILER:
                 os_.set_name("pdsandbox-comp")
                 os_.set_ceilings(self._compiler_data, self._descriptors)
@@ -216,7 +216,7 @@ class ForkServer:
             else:
                 os_.set_name("pdsandbox-work")
                 os_.set_ceilings(self._data, self._descriptors)
-                status = self._worker.run(requests, replies, sock)
+                status = self._worker.run(requests, replies, sock, *(artifact or (-1,)))
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:

@@ -30,6 +30,9 @@ read_nowait.restype = ctypes.c_ssize_t
 write_nowait = _keeping_gil["write"]
 write_nowait.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 write_nowait.restype = ctypes.c_ssize_t
+# While spinning: whoever is waited for may be on this very core. Keeps the GIL, as the two above.
+yield_core = _keeping_gil["sched_yield"]
+yield_core.argtypes = ()
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15

@@ -1,8 +1,8 @@
 """What supervisor and fork server say to each other: one packet a message over a SOCK_SEQPACKET socket pair.
 
 Descriptors travel beside a packet: with SPAWN the child's ends (requests to read, replies to write, socket,
-standard error to write); with HELLO and SPAWNED a pidfd. The fork server runs nobody's code but ours, but it is
-decoded as strictly as everybody else.
+standard error to write) and, for a worker that will load at once, the module; with HELLO and SPAWNED a pidfd. The
+fork server runs nobody's code but ours, but it is decoded as strictly as everybody else.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ COMPILE: Final = 16
 # Worker to supervisor.
 READY: Final = 32
 LOADED: Final = 33
-RESOLVED: Final = 34
 RESULT: Final = 35
 RESULTS: Final = 36
 ERROR: Final = 37

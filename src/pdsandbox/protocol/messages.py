@@ -33,7 +33,6 @@ from .layout import MEM_WRITE as MEM_WRITE
 from .layout import PD_NAMES as PD_NAMES
 from .layout import READY as READY
 from .layout import RESOLVE as RESOLVE
-from .layout import RESOLVED as RESOLVED
 from .layout import RESULT as RESULT
 from .layout import RESULT_LAYOUT as RESULT_LAYOUT
 from .layout import RESULTS as RESULTS
@@ -52,7 +51,6 @@ from .replies import Loaded as Loaded
 from .replies import MemData as MemData
 from .replies import MemDone as MemDone
 from .replies import Ready as Ready
-from .replies import Resolved as Resolved
 from .replies import Result as Result
 from .replies import Results as Results
 from .requests import Call as Call
@@ -71,7 +69,7 @@ MESSAGES: Final[dict[int, type[Message]]] = {
     cls.KIND: cls
     for cls in (
         Load, Resolve, Call, CallMany, MemRead, MemWrite, HostReturn, HostFail, Compile,
-        Ready, Loaded, Resolved, Result, Results, Error, HostCall, MemData, MemDone, Compiled, Artifact,
+        Ready, Loaded, Result, Results, Error, HostCall, MemData, MemDone, Compiled, Artifact,
     )
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ class State(enum.IntEnum):
     LOADING_HOST = 4  # the supervisor owes HOST_RETURN or HOST_FAIL
     LOADING_MEMORY = 5  # the worker owes the answer to a host function's memory access
     IDLE = 6
-    RESOLVING = 7
+    RESOLVING = 7  # RESOLVE has no answer: the first call of the export follows it at once
     MEMORY = 8  # the worker owes MEM_DATA, MEM_DONE or ERROR
     CALLING = 9
     CALLING_HOST = 10
@@ -37,8 +37,6 @@ class State(enum.IntEnum):
     GONE = 18  # nothing more is legal
     STARTING_LOAD = 19  # LOAD was sent ahead of READY, which saves a fresh worker a round trip
     STARTING_COMPILE = 20
-    RESOLVING_CALL = 21  # the first call of an export follows its RESOLVE without waiting for the answer
-    RESOLVING_BATCH = 22
 
 
 S = State
@@ -70,10 +68,8 @@ TABLE: Final[dict[tuple[State, int], State]] = {
     (S.LOADING, m.ERROR): S.GONE,
     **_host_rows(S.LOADING, S.LOADING_HOST, S.LOADING_MEMORY),
     (S.IDLE, m.RESOLVE): S.RESOLVING,
-    (S.RESOLVING, m.CALL): S.RESOLVING_CALL,
-    (S.RESOLVING_CALL, m.RESOLVED): S.CALLING,
-    (S.RESOLVING, m.CALL_MANY): S.RESOLVING_BATCH,
-    (S.RESOLVING_BATCH, m.RESOLVED): S.BATCH,
+    (S.RESOLVING, m.CALL): S.CALLING,
+    (S.RESOLVING, m.CALL_MANY): S.BATCH,
     (S.IDLE, m.MEM_READ): S.MEMORY,
     (S.IDLE, m.MEM_WRITE): S.MEMORY,
     (S.MEMORY, m.MEM_DATA): S.IDLE,

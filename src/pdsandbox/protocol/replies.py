@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from ..errors import Frame
-from ..externs import ExportType, FuncType, ImportType
+from ..externs import ExportType, ImportType
 from ..slots import SLOT_BYTES
 from . import metadata
 from .codec import ProtocolError, Reader, Writer
@@ -21,7 +21,6 @@ from .layout import (
     MEM_DATA,
     MEM_DONE,
     READY,
-    RESOLVED,
     RESULT,
     RESULT_LAYOUT,
     RESULTS,
@@ -55,28 +54,6 @@ class Loaded(Message):
         if len(payload) != RESULT_LAYOUT.size:
             raise ProtocolError("LOADED has a fixed size")
         return cls(*RESULT_LAYOUT.unpack(payload))
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved(Message):
-    """An export's number for CALL, and its real type."""
-
-    KIND: ClassVar[int] = RESOLVED
-    export: int
-    type: FuncType
-
-    def payload(self) -> bytes:
-        w = Writer()
-        w.u32(self.export)
-        metadata.write_func_type(w, self.type)
-        return w.payload()
-
-    @classmethod
-    def decode(cls, payload: bytes | memoryview) -> Self:
-        r = Reader(payload)
-        message = cls(r.u32(), metadata.read_func_type(r))
-        r.end()
-        return message
 
 
 @dataclass(frozen=True, slots=True)

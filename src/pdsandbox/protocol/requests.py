@@ -89,17 +89,22 @@ class Load(Message):
 
 @dataclass(frozen=True, slots=True)
 class Resolve(Message):
-    """Look up the export `name`; answered by RESOLVED. The first call of it follows at once."""
+    """Number the export `name` next. Its first call follows at once; there is no answer of its own, because a worker
+    whose export has another type than the compiler found leaves."""
 
     KIND: ClassVar[int] = RESOLVE
+    type: FuncType
     name: bytes
 
     def payload(self) -> bytes:
-        return self.name
+        w = Writer()
+        metadata.write_func_type(w, self.type)
+        return w.payload() + self.name
 
     @classmethod
     def decode(cls, payload: bytes | memoryview) -> Self:
-        return cls(bytes(payload))
+        r = Reader(payload)
+        return cls(metadata.read_func_type(r), r.rest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,6 @@ from .handle import Handle
 BUFFER_BYTES: Final = 8 << 10
 # A reply that comes at all fast comes within this: a warm call takes 6 us, and the wake-up that is saved some 50.
 SPIN_S: Final = 40e-6
-# A blocking wait this short would have been caught by spinning on both sides.
-CLOSE_S: Final = 250e-6
 # A process that exits closes its pipes last, some microseconds before it has ended; one that only closes them breaks
 # the protocol.
 END_GRACE_S: Final = 1.0
@@ -54,7 +52,8 @@ class Channel:
         self._polls_pidfd = False
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
-        self._spin = False
+        self._in_vain = 0
+        self._skip = 0
         #: Whether the guest was asked to stop at this operation's deadline; the holder of the turn resets it.
         self.interrupted = False
 
@@ -106,14 +105,10 @@ class Channel:
             read = os_.read_nowait
             got = read(fd, address, BUFFER_BYTES)
             if got < 0:
-                if spin and self._spin:
-                    until = time.perf_counter() + SPIN_S
-                    while got < 0 and time.perf_counter() < until:
-                        got = read(fd, address, BUFFER_BYTES)
+                if spin:
+                    got = self._spin()
                 if got < 0:
-                    started = time.perf_counter()
                     self._wait(self._poll, fd, watch)
-                    self._spin = time.perf_counter() - started < CLOSE_S
                     got = read(fd, address, BUFFER_BYTES)
             if got >= HEADER_BYTES:
                 kind, length = parse_header(self._view, 0, self.cap)
@@ -124,6 +119,22 @@ class Channel:
             if got > 0:
                 self._frames.feed(self._view[:got])
         return self._receive_pieces(watch)
+
+    def _spin(self) -> int:
+        """Try to read for a short while. After a try in vain the next 1, 2, 4, … 64 are left out: the worker takes
+        longer, or there is no core for it."""
+        if self._skip:
+            self._skip -= 1
+            return -1
+        fd, address, read, yield_core = self._replies, self._address, os_.read_nowait, os_.yield_core
+        clock, got = time.perf_counter, -1
+        until = clock() + SPIN_S
+        while got < 0 and clock() < until:
+            yield_core()
+            got = read(fd, address, BUFFER_BYTES)
+        self._in_vain = 0 if got >= 0 else min(64, 2 * self._in_vain or 1)
+        self._skip = self._in_vain
+        return int(got)
 
     def _receive_pieces(self, watch: monitor.Watch) -> tuple[int, bytes]:
         frames = self._frames

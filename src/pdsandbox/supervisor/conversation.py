@@ -8,7 +8,9 @@ verdict. Host functions run here, in the thread of the call; what they raise sta
 from __future__ import annotations
 
 import math
+import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -29,6 +31,8 @@ from .handle import Handle
 from .housekeeper import Housekeeper
 
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
+# Calls further apart than this are not worth a core between them.
+CLOSE_S: Final = 1e-3
 _HOST_FAIL: Final = m.HostFail().frame()
 
 
@@ -39,7 +43,7 @@ class Export:
 
     def __init__(self, number: int, type_: FuncType, name: str) -> None:
         self.number = number
-        self.unresolved: bytes | None = name.encode("utf-8")
+        self.unresolved: str | None = name
         self.type = type_
         self.params = Slots(type_.params)
         self.results = Slots(type_.results)
@@ -78,6 +82,8 @@ class Conversation:
         self._interruptible = interruptible
         self.fuel = fuel
         self.busy = False
+        self._ended_at = -math.inf  # when the last call was answered
+        self._close = False  # whether this one follows closely
         self.exports: dict[str, Export] = {}  # those that the worker has numbered
         self.served = 0  # host calls over the worker's life: whether guest code may have been seen outside
         self.turn = channel.handle.turn
@@ -96,6 +102,7 @@ class Conversation:
 
         `call`: it is one that runs guest code in an instance that stands, so that it can be interrupted.
         """
+        self._close = started - self._ended_at < CLOSE_S
         deadline = math.inf if wall_s is None else started + wall_s
         watch = monitor.Watch(wall_s, deadline, self._limits.rss_bytes, call and self._interruptible)
         self._channel.interrupted = False
@@ -106,20 +113,22 @@ class Conversation:
 
     # --- loading ---
 
-    def send_load(self, load: m.Load, artifact: int, start: monitor.Watch) -> None:
-        """Hand over the artifact (a descriptor, which stays the caller's), and LOAD; READY may still be to come."""
+    def send_load(self, load: m.Load, artifact: int | None, start: monitor.Watch) -> None:
+        """LOAD, ahead of READY. To a spare, over the socket, the artifact (a descriptor, which stays the caller's)."""
         self.busy = True
-        sock = socket.socket(fileno=self.handle.ends.take_socket())
-        try:
-            os_.send_fds(sock, b"\0", [artifact], socket.MSG_DONTWAIT)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has died: the answer to LOAD will tell how
-        finally:
-            if self._interruptible:
-                sock.setblocking(False)
-                self.handle.ends.socket = sock.detach()
-            else:
-                sock.close()
+        ends = self.handle.ends
+        if artifact is not None:
+            sock = socket.socket(fileno=ends.socket)
+            try:
+                os_.send_fds(sock, b"\0", [artifact], socket.MSG_DONTWAIT)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it has died: the answer to LOAD will tell how
+            finally:
+                sock.detach()
+        if self._interruptible:
+            os.set_blocking(ends.socket, False)
+        else:
+            os.close(ends.take_socket())
         self._channel.send(m.LOAD, load.frame(), start)
 
     def await_loaded(self, watch: monitor.Watch) -> None:
@@ -129,6 +138,7 @@ class Conversation:
         if kind == m.LOADED:
             self._settle(self._decode(m.Loaded, payload).fuel, budget)
             self.busy = False
+            self._ended_at = time.monotonic()
             return
         error = self._failure(kind, payload, budget)
         if isinstance(error, CallError | MemoryAccessError):
@@ -143,14 +153,11 @@ class Conversation:
         return Export(len(self.exports), type_, name)
 
     def _resolve_and_send(self, export: Export, kind: int, frame: bytes, watch: monitor.Watch) -> None:
-        """RESOLVE and `frame` in one write. The number and the real type must be what the call assumed."""
+        """RESOLVE and `frame` in one write."""
         assert export.unresolved is not None
-        self._channel.send_two(m.RESOLVE, m.Resolve(export.unresolved).frame(), kind, frame, watch)
-        kind, payload = self._channel.receive(watch, spin=True)
-        message = self._decode(m.Resolved, payload) if kind == m.RESOLVED else None
-        if message is None or (message.export, message.type) != (export.number, export.type):
-            raise self.broke("an export is not what the compiler found")
-        self.exports[export.unresolved.decode("utf-8")] = export
+        name = export.unresolved
+        self._channel.send_two(m.RESOLVE, m.Resolve(export.type, name.encode("utf-8")).frame(), kind, frame, watch)
+        self.exports[name] = export
         export.unresolved = None
 
     def call(self, export: Export, data: bytes, budget: int, watch: monitor.Watch) -> bytes:
@@ -158,7 +165,7 @@ class Conversation:
         spin, channel = self._spin, self._channel
         spin.running.add(self.handle)
         try:
-            spinning = len(spin.running) <= spin.most
+            spinning = self._close and len(spin.running) <= spin.most
             head = m.CALL_LAYOUT.pack(export.number, spinning, budget, _micros(watch.wall_s))
             frame = b"".join((export.call_head, head, data))
             if export.unresolved is None:
@@ -175,6 +182,7 @@ class Conversation:
         if kind == m.RESULT and len(payload) == m.RESULT_LAYOUT.size + export.results.nbytes:
             self._settle(m.RESULT_LAYOUT.unpack_from(payload)[0], budget)
             self.busy = False
+            self._ended_at = time.monotonic()
             return bytes(payload)
         raise self._failure(kind, payload, budget)
 
@@ -188,7 +196,7 @@ class Conversation:
         data = padding.join(rows) + padding
         spin.running.add(self.handle)
         try:
-            spinning = len(spin.running) <= spin.most
+            spinning = self._close and len(spin.running) <= spin.most
             flags = spinning | (m.CONTINUED if results else 0)
             head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), len(rows), width)
             frame = b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data))

@@ -128,9 +128,10 @@ class ForkServer:
 
     # --- any thread ---
 
-    def spawn(self, role: int, *, wait: bool = True) -> Handle:
+    def spawn(self, role: int, *, artifact: int | None = None, wait: bool = True) -> Handle:
         """Ask for a child; the handle tells later whether there is one. InstantiationError, HOST, if not even that.
 
+        `artifact`: a descriptor (it stays the caller's) of the module that the worker will load.
         `wait` False: BlockingIOError instead of waiting when the fork server is busy.
         """
         ends = Ends()
@@ -142,7 +143,9 @@ class ForkServer:
                     raise InstantiationError(f"a worker could not be started: {self._gone}", cause=Cause.HOST)
                 self._handles[ticket] = handle
             try:
-                self._send(c.Spawn(ticket, role), ends.child, wait=wait)
+                self._send(
+                    c.Spawn(ticket, role), ends.child if artifact is None else [*ends.child, artifact], wait=wait
+                )
             except BaseException:
                 with self._lock:
                     self._handles.pop(ticket, None)

@@ -185,7 +185,15 @@ class Supervisor(WasmHost):
     def _instantiate(self, module: Module, load: m.Load, callbacks: list[Callback]) -> Instance:
         server, housekeeper = self._started()
         limits = self.limits
-        handle, channel = self._take_worker(server)
+        try:
+            artifact = module.compiled.artifact.duplicate()
+        except OSError as exc:
+            raise monitor.host_failure(exc) from exc
+        try:
+            handle, channel, spare = self._take_worker(server, artifact)
+        except BaseException:
+            os.close(artifact)
+            raise
         fuel = FuelMeter(limits.fuel, metered=self.engine.fuel)
         talk = Conversation(
             channel,
@@ -201,9 +209,8 @@ class Supervisor(WasmHost):
         try:
             start = monitor.start_watch(time.monotonic())
             handle.watch = start
-            artifact = module.compiled.artifact.duplicate()
             try:
-                talk.send_load(load, artifact, start)
+                talk.send_load(load, artifact if spare else None, start)
             finally:
                 os.close(artifact)
             channel.receive(start)  # READY
@@ -226,8 +233,8 @@ class Supervisor(WasmHost):
             housekeeper.tick_in(RESPAWN_S)
         return instance
 
-    def _take_worker(self, server: ForkServer) -> tuple[Handle, Channel]:
-        """A worker: a spare if there is one, else asked for now. It says READY, or what is wrong, on its pipe."""
+    def _take_worker(self, server: ForkServer, artifact: int) -> tuple[Handle, Channel, bool]:
+        """A worker, and whether it is a spare; else one was asked for now, and has the artifact."""
         with self._lock:
             most = self._max_workers
             if most is not None:
@@ -239,17 +246,17 @@ class Supervisor(WasmHost):
             while self._spares:
                 handle, channel = self._spares.popleft()
                 if handle.alive:
-                    return handle, channel
+                    return handle, channel, True
                 handle.release_when_idle()
             try:
-                handle = server.spawn(c.Role.WORKER)
+                handle = server.spawn(c.Role.WORKER, artifact=artifact)
             except OSError as exc:
                 raise monitor.host_failure(exc) from exc
             except InstantiationError as exc:
                 if server.lost:
                     raise _ForkServerLost(exc) from exc
                 raise
-        return handle, Channel(handle)
+        return handle, Channel(handle), False
 
     # --- processes ---
 

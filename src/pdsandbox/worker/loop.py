@@ -28,7 +28,7 @@ from ..runtime.hostcalls import HostCalls, RemoteOffer
 from ..slots import SLOT_BYTES
 from . import warmup
 from .faults import RemoteFailed, error_message
-from .pipes import CLOSE_NS, SPIN_NS, Backstop, Inbox, Leave, Outbox
+from .pipes import CLOSE_NS, FIRST_SPIN_NS, SPIN_NS, Backstop, Inbox, Leave, Outbox
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
@@ -51,6 +51,7 @@ class Worker:
         self._requests = -1
         self._outbox = Outbox()
         self._socket = -1
+        self._artifact = -1
         self._backstop = Backstop()
         self._guest = Guest(
             engine,
@@ -68,9 +69,12 @@ class Worker:
         self._exports: list[Export] = []
         self._spin_in_call = False
 
-    def run(self, requests: int, replies: int, sock: int) -> int:
-        """In the fork: serve until the supervisor leaves; the process's exit code."""
-        self._requests, self._socket = requests, sock
+    def run(self, requests: int, replies: int, sock: int, artifact: int) -> int:
+        """In the fork: serve until the supervisor leaves; the process's exit code.
+
+        `artifact` is the module's memfd, or -1 for a spare, which gets it over the socket.
+        """
+        self._requests, self._socket, self._artifact = requests, sock, artifact
         self._inbox.open(requests)
         self._outbox.open(replies)
         try:
@@ -92,8 +96,10 @@ class Worker:
             raise SystemExit(f"unexpected message kind {kind} before LOAD")
         if not self._load(m.Load.decode(self._inbox.view[HEADER_BYTES : HEADER_BYTES + length])):
             return
-        read, idle, spin_until = self._inbox.read, self._backstop.disarm, 0
+        inbox, read, idle = self._inbox, self._inbox.read, self._backstop.disarm
+        in_vain = skip = 0  # after a spin in vain, the next 1, 2, 4, … 64 are left out
         replied = time.perf_counter_ns()
+        spin_until = replied + FIRST_SPIN_NS
         while True:
             kind, length = read(spin_until, idle)
             now = time.perf_counter_ns()
@@ -101,9 +107,14 @@ class Worker:
                 spin = self._call(length)
             else:
                 spin = self._other(kind, length)
+            if spin_until:
+                in_vain = min(64, 2 * in_vain or 1) if inbox.blocked else 0
+                skip = in_vain
+            elif skip:
+                skip -= 1
             close = now - replied < CLOSE_NS
             replied = time.perf_counter_ns()
-            spin_until = replied + SPIN_NS if spin and close else 0
+            spin_until = replied + SPIN_NS if spin and close and not skip else 0
 
     def _other(self, kind: int, length: int) -> bool:
         payload = self._inbox.view[HEADER_BYTES : HEADER_BYTES + length]
@@ -113,7 +124,7 @@ class Worker:
             self._outbox.write(self._memory(kind, payload))
             return True
         if kind == m.RESOLVE:
-            self._outbox.write(self._resolve(m.Resolve.decode(payload).name).frame())
+            self._resolve(m.Resolve.decode(payload))
             return True  # the call is right behind it
         raise SystemExit(f"unexpected message kind {kind}")
 
@@ -124,7 +135,7 @@ class Worker:
         guest, hosts = self._guest, self._hosts
         try:
             offers = self._offers(load)
-            artifact = self._receive_artifact()
+            artifact = self._map_artifact()
             if load.wall_us:
                 self._backstop.arm(load.wall_us / 1e6)
             module = self._engine.deserialize(artifact)
@@ -156,23 +167,28 @@ class Worker:
                 offers[spec.module, spec.name] = Offer(spec.type, None, pd)
         return offers
 
-    def _receive_artifact(self) -> memoryview:
-        sock = socket.socket(fileno=self._socket)
+    def _map_artifact(self) -> memoryview:
+        """The compiled module, which nobody can change any more."""
+        fd = self._artifact
+        if fd < 0:
+            sock = socket.socket(fileno=self._socket)
+            try:
+                _, fds, _ = os_.recv_fds(sock, 1, 1)
+            finally:
+                sock.detach()
+            if len(fds) != 1:
+                raise InstantiationError("the module could not be handed to the worker", cause=Cause.HOST)
+            fd = fds[0]
+        if self._engine.interruptible:
+            self._listen(socket.socket(fileno=self._socket))
+        else:
+            os.close(self._socket)
         try:
-            _, fds, _ = os_.recv_fds(sock, 1, 1)
-        finally:
-            if self._engine.interruptible:
-                self._listen(sock)
-            else:
-                sock.close()
-        if len(fds) != 1:
-            raise InstantiationError("the module could not be handed to the worker", cause=Cause.HOST)
-        try:
-            if not os_.is_sealed(fds[0]):
+            if not os_.is_sealed(fd):
                 raise SystemExit("the artifact is not sealed")
-            return memoryview(os_.map_readonly(fds[0]))
+            return memoryview(os_.map_readonly(fd))
         finally:
-            os.close(fds[0])
+            os.close(fd)
 
     def _listen(self, sock: socket.socket) -> None:
         """From a thread of its own: a packet on the socket interrupts the guest, wherever it is in its own code.
@@ -190,14 +206,14 @@ class Worker:
 
     # --- requests ---
 
-    def _resolve(self, name: bytes) -> m.Resolved:
-        export = self._guest.resolve(name.decode("utf-8"))
-        if export is None or export.params is None or export.results is None:
-            raise SystemExit("the compiler named an export that cannot be called")
+    def _resolve(self, request: m.Resolve) -> None:
+        export = self._guest.resolve(request.name.decode("utf-8"))
+        # The buffers are sized by the real type; another one than the compiler found means that it was hostile.
+        if export is None or export.type != request.type or export.params is None or export.results is None:
+            raise SystemExit("an export is not what the compiler found")
         self._exports.append(export)
         # Results are written where arguments came: there must be room for the larger of the two.
         self._inbox.reserve(_CALL_SLOTS + export.nslots * SLOT_BYTES)
-        return m.Resolved(len(self._exports) - 1, export.type)
 
     def _call(self, length: int) -> bool:
         inbox, guest = self._inbox, self._guest

@@ -21,6 +21,8 @@ from ..protocol.frames import HEADER, HEADER_BYTES
 
 # Longer than the supervisor needs between a reply and the next call (some 5 us), shorter than a wake-up (40 to 80).
 SPIN_NS: Final = 50_000
+# The first call comes after the supervisor has woken up and made its instance.
+FIRST_SPIN_NS: Final = 300_000
 # A request that came this soon after our last reply would have met a spinning reader, were it not for two wake-ups.
 CLOSE_NS: Final = 250_000
 # Most frames are small, and a fresh page costs 3 us. Grows as needed.
@@ -42,6 +44,7 @@ class Inbox:
         self.view = memoryview(b"")
         self.size = 0
         self.address = 0
+        self.blocked = False  # whether the last read had to wait for more than its spin
         self._end = 0  # where the last frame ended, and
         self._more = 0  # how many bytes were read beyond it
         self.reserve(BUFFER_BYTES)
@@ -76,7 +79,9 @@ class Inbox:
         read = os_.read_nowait
         got = read(fd, address, size)
         while got < 0 and time.perf_counter_ns() < spin_until_ns:
+            os_.yield_core()
             got = read(fd, address, size)
+        self.blocked = got < 0
         if got < HEADER_BYTES:
             if got < 0 and idle is not None:
                 idle()
