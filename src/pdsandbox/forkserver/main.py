@@ -107,10 +107,8 @@ class ForkServer:
         self._compile = compiler.run
         if len(os.listdir("/proc/self/task")) != 1:
             raise SystemExit("the fork server has more than one thread")
-        base = os_.data_bytes()
-        config = self._config
-        self._data = None if config.data_more is None else base + config.data_more
-        self._compiler_data = None if config.compiler_data_more is None else base + config.compiler_data_more
+        self._data = os_.data_ceiling(self._config.data_more)
+        self._compiler_data = os_.data_ceiling(self._config.compiler_data_more)
         gc.collect()
         # From here on a collection would only touch pages that forks share.
         gc.freeze()
@@ -214,7 +212,6 @@ class ForkServer:
                 os_.set_ceilings(self._compiler_data, self._descriptors)
                 status = self._compile(self._engine, requests, replies)
             else:
-                os_.set_name("pdsandbox-work")
                 os_.set_ceilings(self._data, self._descriptors)
                 status = self._worker.run(requests, replies, sock, *(artifact or (-1,)))
         except BaseException:

@@ -223,14 +223,20 @@ def forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def data_ceiling(more: int | None) -> int | None:
+    """The RLIMIT_DATA that allows `more` bytes beyond what this process has now, as far as it may be set."""
+    if more is None:
+        return None
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    ceiling = data_bytes() + more
+    return ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
+
+
 def set_ceilings(data: int | None, descriptors: int) -> None:
     """At most `data` bytes of private writable memory, and `descriptors` open files."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
     if data is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        ceiling = data if hard == resource.RLIM_INFINITY else min(data, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (ceiling, ceiling))
+        resource.setrlimit(resource.RLIMIT_DATA, (data, data))
 
 
 #: Why workers cannot run on this machine, or None.

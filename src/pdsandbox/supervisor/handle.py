@@ -144,6 +144,11 @@ class Handle:
         """No verdict, and not known to have ended."""
         return self._verdict is None and not self._ended.is_set()
 
+    def running(self) -> bool:
+        """`alive`, and the process has not ended a moment ago either."""
+        with self._lock:
+            return self.alive and (self.pidfd < 0 or not os_.pidfd_exited(self.pidfd, 0))
+
     @property
     def ended(self) -> bool:
         return self._ended.is_set()

@@ -95,7 +95,7 @@ class Supervisor(WasmHost):
         self._compilers = CompilerSlots(
             cores if max_compilers is None else _count("max_compilers", max_compilers, 1, 1024)
         )
-        self._python = None if python is None else os.fspath(python)
+        self._python = _path("python", python)
         self._cache = CompileCache(_count("cache_bytes", cache_bytes, 0, 1 << 44))
         self._spin = Spin(cores)
         self._lock = threading.RLock()
@@ -245,8 +245,9 @@ class Supervisor(WasmHost):
                     raise InstantiationError(text, cause=Cause.USAGE, limit=most)
             while self._spares:
                 handle, channel = self._spares.popleft()
-                if handle.alive:
+                if handle.running():
                     return handle, channel, True
+                handle.condemn(monitor.closed())
                 handle.release_when_idle()
             try:
                 handle = server.spawn(c.Role.WORKER, artifact=artifact)
@@ -411,6 +412,17 @@ def _instance_of(name: str, value: Any, cls: type[Any]) -> Any:
     if not isinstance(value, cls):
         raise TypeError(f"{name} takes {cls.__name__}, not {type(value).__name__}")
     return value
+
+
+def _path(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    path = value if isinstance(value, str) else os.fspath(value) if isinstance(value, os.PathLike) else None
+    if not isinstance(path, str):
+        raise TypeError(f"{name} takes a str or a path, not {type(value).__name__}")
+    if "\0" in path or not path:
+        raise ValueError(f"{name} is not a path: {path!r}")
+    return path
 
 
 def _count(name: str, value: object, low: int, high: int) -> int:

@@ -33,6 +33,7 @@ from .pipes import CLOSE_NS, FIRST_SPIN_NS, SPIN_NS, Backstop, Inbox, Leave, Out
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
 _RESULT_HEAD: Final = HEADER_BYTES + m.RESULT_LAYOUT.size
+_NAME: Final = "pdsandbox-work"
 _READY: Final = m.Ready().frame()
 _RESULTS_HEAD: Final = HEADER_BYTES + m.RESULTS_LAYOUT.size
 
@@ -90,6 +91,7 @@ class Worker:
         self._outbox.write(_READY)
         if not self._inbox.waiting():
             # A spare: nobody waits for it, so it may as well touch its pages now.
+            os_.set_name(_NAME)
             warmup.run_once(self._engine, self._warm)
         kind, length = self._inbox.read(0)
         if kind != m.LOAD:
@@ -150,6 +152,8 @@ class Worker:
             self._outbox.write(error_message(exc, guest.last_fuel).frame())
             return False
         self._outbox.write(m.Loaded(guest.last_fuel).frame())
+        # What nobody waits for comes after the answer.
+        os_.set_name(_NAME)
         gc.enable()  # the fork server had it off: a collection while starting costs more than it can find
         return True
 
