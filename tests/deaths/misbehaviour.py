@@ -1,7 +1,7 @@
 """What a worker does that has turned against its supervisor, and at which moment. Ships itself into the worker.
 
-`strike` misbehaves where it is called, from guest code; `arm` makes the worker do it later, by replacing how frames are
-written there. Both are ordinary functions for `in_worker`: what they use travels with them by value.
+`strike` misbehaves where it is called, from guest code; `arm` makes the worker do it later. Both are ordinary functions
+for `in_worker`: what they use travels with them by value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import sys
 from typing import Any, NoReturn
 
 HEADER = "<IB3x"  # payload length, kind
-RESULT, HOST_CALL, MEM_DATA, MEM_DONE = 35, 38, 39, 40  # kinds of frames, which the tests of the protocol pin
+RESULT, MEM_DATA, MEM_DONE = 35, 39, 40  # kinds of frames
+ALARM = signal.SIGUSR1
 
 KINDS = (
     "nothing",
@@ -51,31 +52,31 @@ GUEST = """(module
 def strike(caller: Any, kind: int) -> None:
     """Misbehave now."""
     if kind:
-        outbox = sys.modules["pdsandbox.worker.pipes"].Outbox
-        (found,) = (thing for thing in gc.get_objects() if type(thing) is outbox)
-        misbehave(KINDS[kind], found._fd)
+        misbehave(KINDS[kind], reply_pipe())
 
 
 def arm(caller: Any, moment: int, kind: int) -> None:
-    """Misbehave at the next frame that belongs to the moment: after it, or (a memory operation's reply) in its place."""
+    """Misbehave later: in place of a memory operation's reply, else whenever the signal ALARM arrives."""
+    if MOMENTS[moment] != "in memory_read":
+        signal.signal(ALARM, lambda *_: misbehave(KINDS[kind], reply_pipe()))
+        return
     outbox = sys.modules["pdsandbox.worker.pipes"].Outbox
-    write, write_in_place = outbox.write, outbox.write_in_place
-    after = {"in a host call": HOST_CALL, "idle": RESULT}.get(MOMENTS[moment])
+    write = outbox.write
 
     def armed_write(self: Any, frame: bytes) -> None:
-        if after is None and frame[4] in (MEM_DATA, MEM_DONE):
-            misbehave(KINDS[kind], self._fd, bytes(frame))
+        if frame[4] in (MEM_DATA, MEM_DONE):
+            misbehave(KINDS[kind], reply_pipe(), bytes(frame))
         write(self, frame)
-        if frame[4] == after:
-            misbehave(KINDS[kind], self._fd)
 
-    def armed_write_in_place(self: Any, view: memoryview, address: int, start: int, length: int) -> None:
-        sent = view[start + 4]
-        write_in_place(self, view, address, start, length)
-        if sent == after:
-            misbehave(KINDS[kind], self._fd)
+    outbox.write = armed_write
 
-    outbox.write, outbox.write_in_place = armed_write, armed_write_in_place
+
+def reply_pipe() -> int:
+    """The worker's end of the pipe that its replies go to."""
+    outbox = sys.modules["pdsandbox.worker.pipes"].Outbox
+    gc.unfreeze()  # what was made before the fork is hidden from the collector
+    (found,) = (thing for thing in gc.get_objects() if type(thing) is outbox)
+    return int(found._fd)
 
 
 def misbehave(kind: str, replies: int, frame: bytes = struct.pack(HEADER, 24, RESULT) + bytes(24)) -> NoReturn:

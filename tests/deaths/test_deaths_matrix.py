@@ -12,7 +12,7 @@ import misbehaviour
 import psutil
 import pytest
 from leaks import wait_until
-from misbehaviour import GUEST, KINDS, MOMENTS
+from misbehaviour import ALARM, GUEST, KINDS, MOMENTS
 
 import pdsandbox.supervisor.channel
 from pdsandbox import (
@@ -89,15 +89,19 @@ class Scene:
     """A supervisor, an instance that stays healthy, and room for one that does not."""
 
     def __init__(self, wall_s):
-        self.host = Supervisor(limits=Limits(wall_s=wall_s, rss_bytes=RSS, memory_bytes=4 * MIB, fuel=None), spares=1)
+        # No spares, and all modules now: what comes and goes by itself would count as left behind by a test.
+        self.host = Supervisor(limits=Limits(wall_s=wall_s, rss_bytes=RSS, memory_bytes=4 * MIB, fuel=None), spares=0)
+        at_start = [kind for kind, verdict in VERDICTS.items() if (verdict is WALL) == (wall_s == HASTY_S)]
+        self.modules = {
+            kind: self.host.compile(GUEST.format(start=KINDS.index(kind))) for kind in ("nothing", *at_start)
+        }
         self.neighbour = self.instantiate("nothing", lambda caller: 7)
         self.neighbour.memory_write(0, b"neighbour")
 
     def instantiate(self, at_start, function):
         """An instance whose start function does `at_start`; `function` is its host function here."""
-        module = self.host.compile(GUEST.format(start=KINDS.index(at_start)))
         functions = {**SHIPPED, ("m", "host"): HostFunction(function, results=("i32",))}
-        return self.host.instantiate(module, WasmImports(functions=functions))
+        return self.host.instantiate(self.modules[at_start], WasmImports(functions=functions))
 
     def untouched(self):
         """The neighbour is what it was, and a new instance answers."""
@@ -109,7 +113,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scenes():
-    """One with plenty of time, where a hang would show as the wrong verdict; one where time is up soon."""
+    """Two: one with plenty of time, where a hang would show as the wrong verdict; one where time is up soon."""
     made = {wall_s: Scene(wall_s) for wall_s in (PATIENT_S, HASTY_S)}
     yield made
     for scene in made.values():
@@ -124,9 +128,10 @@ def armed(scene, moment, kind, function):
 
 
 def while_a_function_runs(kind, instance, worker):
-    """In the supervisor: return once the worker has done what it does."""
+    """In the supervisor: have the worker do it, and return once it is done."""
 
     def function(caller):
+        os.kill(instance().pid, ALARM)
         if kind in DYING:
             assert select.select([worker()], [], [], PATIENT_S)[0]
         elif kind == "memory growth":
@@ -155,6 +160,7 @@ def test_a_death_and_its_verdict(scenes, monkeypatch, kind, moment):
             function = while_a_function_runs(kind, lambda: instance, lambda: worker)
             if kind == "no longer reading" and moment in ("in memory_read", "in call_many"):
                 instance = armed(scene, "idle", kind, function)
+                os.kill(instance.pid, ALARM)
             elif moment in ("in a call", "in call_many"):
                 instance = scene.instantiate("nothing", function)
             else:
@@ -189,6 +195,7 @@ def happen(instance, worker, moment, kind):
         else:
             instance.call_many("strike", [[0], [0], [KINDS.index(kind)], [0]])
     elif moment == "idle":
+        os.kill(instance.pid, ALARM)
         if kind in DYING:
             assert select.select([worker], [], [], PATIENT_S)[0]
         if kind in DYING or kind == "memory growth":
@@ -222,7 +229,7 @@ def gone(instance, error):
     for use in (
         lambda: instance.call("ok"),
         lambda: instance.call_many("ok", [[]]),
-        lambda: instance.func("ok")(),
+        lambda: instance.func("ok")(),  # noqa: PLW0108 - `func` itself is part of the use
         lambda: instance.memory_read(0, 1),
         lambda: instance.memory_write(0, b"x"),
         lambda: instance.set_fuel(1),

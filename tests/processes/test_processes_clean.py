@@ -1,4 +1,4 @@
-"""The fork server and its children hold nothing of the user's process: no memory, environment, descriptor or directory."""
+"""The fork server and its children hold nothing of the user's process: no memory, environment or descriptor."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_no_secret_is_in_any_memory(busy, secret):
 
 
 def test_no_environment_directory_or_descriptor_is_inherited(busy, tmp_path):
-    """Empty environment, `/`, /dev/null; the fork server has its socket, children its pipes; nothing that was planted."""
+    """Empty environment, `/`, /dev/null; the fork server has its socket, children their pipes; and nothing else."""
     program = busy.pop("program")
     assert links(program)[100] == str(tmp_path / "planted"), "the search itself works"
     for who, pid in busy.items():

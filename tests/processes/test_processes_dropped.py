@@ -49,7 +49,7 @@ def test_a_dropped_supervisor(used):
     assert before.extra() == []
 
 
-def test_a_dropped_instance(wait_for):
+def test_a_dropped_instance():
     """Its worker ends, its descriptors are closed; the supervisor goes on."""
     with Supervisor(spares=0) as host:
         module = host.compile(ADD)
@@ -66,17 +66,26 @@ def test_a_dropped_instance(wait_for):
         assert add(host) == 3
 
 
-def test_an_instance_in_a_cycle(wait_for):
-    """Also when only the garbage collector can find that nobody uses it; host functions often refer to their instance."""
-    with Supervisor(spares=0) as host:
-        holder = []
-        imports = WasmImports(functions={("m", "f"): HostFunction(lambda caller: holder[0].alive, results=("i32",))})
+def test_an_instance_in_a_cycle():
+    """Also when only the garbage collector can tell that nobody uses it: host functions may refer to their instance."""
+
+    def cycle():
+        def whoami(caller):
+            return instance.pid
+
+        imports = WasmImports(functions={("m", "f"): HostFunction(whoami, results=("i32",))})
         wat = '(module (import "m" "f" (func $f (result i32))) (func (export "run") (result i32) (call $f)))'
-        holder.append(host.instantiate(host.compile(wat), imports))
-        with Held({holder[0].pid}) as held:
-            del holder, imports
+        instance = host.instantiate(host.compile(wat), imports)
+        return instance.func("run")()
+
+    gc.disable()
+    try:
+        with Supervisor(spares=0) as host, Held({cycle()}) as held:
+            assert held.running() == [WORKER]
             gc.collect()
             assert held.wait_gone() == []
+    finally:
+        gc.enable()
 
 
 def test_an_instance_that_outlives_its_supervisors_name():
@@ -101,7 +110,7 @@ def _answer(instance):
 
 
 def test_a_dropped_module(wait_for):
-    """Its artifact is closed with the last module that uses it, once the cache has let go; instances are not touched."""
+    """Its artifact is closed with the last module that uses it, once the cache lets go; instances are not touched."""
     with Supervisor(spares=0, cache_bytes=0) as host:
         add(host)
         before = memfds()
@@ -115,7 +124,7 @@ def test_a_dropped_module(wait_for):
         assert instance.func("add")(1, 2) == 3
 
 
-def test_dropped_in_the_middle_of_a_call(wait_for):
+def test_dropped_in_the_middle_of_a_call():
     """The thread of the call holds the instance: it goes on, and ends as calls do; then everything is gone."""
     before = Holdings()
     running, outcome = threading.Event(), []

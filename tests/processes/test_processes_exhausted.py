@@ -1,4 +1,4 @@
-"""This machine refuses: no more descriptors, no more processes. Cause HOST, nothing leaked, and later all works again."""
+"""This machine refuses descriptors or processes: cause HOST, nothing leaked, and later all works again."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_descriptors_run_out_while_a_worker_is_on_its_way(program):
 
 
 def test_a_fork_server_born_poor_is_not_poor_for_ever(program):
-    """Started under a low soft limit, which it inherits: once that is raised, dozens of instances stand side by side."""
+    """Started under a low soft limit, which it inherits: once that is raised, there may be dozens of instances."""
     with program(
         COMMON
         + """

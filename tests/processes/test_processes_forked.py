@@ -84,7 +84,7 @@ DAMAGE = {
     "os._exit": "os._exit(0)",
     "an exception": "sys.exit(0)",
     "a fork of the fork": "forked(lambda: (instance.close(), host.close()))",
-    "a supervisor of its own": "other = Supervisor(); assert add(other) == 3; other.close(); assert add(Supervisor()) == 3",
+    "its own supervisor": "own = Supervisor(); assert add(own) == 3; own.close(); assert add(Supervisor()) == 3",
 }
 
 
@@ -121,7 +121,7 @@ def test_forked_during_a_call(program):
     module = host.compile(LOOP)
     loops = [host.instantiate(module, WasmImports(pd_log=lambda *_: running.release())) for _ in range(4)]
     outcomes = []
-    threads = [threading.Thread(target=lambda each=each: outcomes.append(failure(lambda: each.call("run")))) for each in loops]
+    threads = [threading.Thread(target=lambda it=it: outcomes.append(failure(lambda: it.call("run")))) for it in loops]
     for thread in threads:
         thread.start()
     for _ in threads:

@@ -86,7 +86,7 @@ QUIET_FORK = "import warnings; warnings.simplefilter('ignore'); child = os.fork(
 @pytest.mark.orphans
 @pytest.mark.parametrize("who", [FORK_SERVER, WORKER])
 def test_also_when_another_one_is_stopped(program, wait_for, who):
-    """A worker that was stopped ends like the others; while the fork server is stopped, nothing can, and then all do."""
+    """A stopped worker ends like the others; while the fork server is stopped, nobody can, and then all do."""
     with program(f"{FULL}\n    await_word()") as script:
         wait_for(lambda: everything(script.pid))
         with script.held() as held:
@@ -132,7 +132,7 @@ def test_while_everything_starts(program, step):
 
 @pytest.mark.orphans
 def test_the_fork_server_reaps_whom_it_leaves(program, wait_for):
-    """Killed with a report unread, the program leaves one orphan, the fork server: it ends and reaps all others itself."""
+    """Killed with a report unread, the program leaves one orphan, the fork server, which ends and reaps all others."""
     with program("""
         from pdsandbox import Supervisor
         from userland import ADD, await_word, say
@@ -159,7 +159,7 @@ def test_the_fork_server_reaps_whom_it_leaves(program, wait_for):
 
 
 def test_a_stopped_programs_worker_ends_by_itself(program):
-    """While the user's program is stopped nobody watches deadlines: the worker's own timer does, with the same verdict."""
+    """While the program is stopped nobody watches its deadlines: the worker's own timer does, with the same verdict."""
     with program("""
         import os, threading
         from pdsandbox import Limits, Supervisor, WasmImports

@@ -97,7 +97,7 @@ def test_compiling_at_once(host, attempt):
 
 
 def test_noticed_before_the_next_use(host, wait_for):
-    """Killed while idle, and everybody has noticed: the instance is not alive, the next use raises, the next start works."""
+    """Killed while idle, and everybody has noticed: the instance is not alive, its next use raises, new ones work."""
     old = host.instantiate(host.compile(ADD))
     with kill_fork_server() as held:
         wait_for(lambda: not old.alive)

@@ -1,4 +1,4 @@
-"""The supervisor works in every kind of program: threads, asyncio, pytest's workers, scripts, REPLs, editable installs."""
+"""The supervisor works in every kind of program: threads, asyncio, pytest's workers, scripts, REPLs, …"""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_a_program_with_many_busy_threads(program):
         for thread in threads:
             thread.start()
         with Supervisor() as host:
-            answers = [add(host, n, n) for n in range(3)]
+            answers = [add(host, n, n) for n in range(2)]
         stop = True
         for thread in threads:
             thread.join()
         say(answers=answers)
     """) as script:
-        assert script.report() == {"answers": [0, 2, 4]}
+        assert script.report() == {"answers": [0, 2]}
         script.ended_well()
 
 
@@ -115,7 +115,8 @@ from pdsandbox import HostFunction, Supervisor, WasmImports, in_worker
 def double(caller, value):
     return value * 2
 
-wat = '(module (import "m" "f" (func $f (param i32) (result i32))) (func (export "g") (result i32) (call $f (i32.const 21))))'
+wat = '(module (import "m" "f" (func $f (param i32) (result i32)))'
+wat += ' (func (export "g") (result i32) (call $f (i32.const 21))))'
 host = Supervisor()
 functions = {("m", "f"): HostFunction(in_worker(double), ("i32",), ("i32",))}
 instance = host.instantiate(host.compile(wat), WasmImports(functions=functions))

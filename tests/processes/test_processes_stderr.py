@@ -1,4 +1,4 @@
-"""What a worker writes to its standard error: the last 4 KiB are in the error that its death raises, and nothing else happens."""
+"""What a worker writes to its standard error: the last 4 KiB are in the error that its death raises."""
 
 from __future__ import annotations
 

@@ -190,10 +190,10 @@ def test_closing_the_supervisor_while_it_instantiates(make_supervisor, spawned, 
         take = host._take_worker
 
         def take_and_stop(*args):
-            handle, channel = take(*args)
-            stop_process(spawned.pid_of(handle))
+            taken = take(*args)
+            stop_process(spawned.pid_of(taken[0]))
             running.set()
-            return handle, channel
+            return taken
 
         host._take_worker = take_and_stop
     elif where == "the start function":

@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import struct
+import termios
 from typing import Final, NamedTuple
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
@@ -133,6 +134,13 @@ def recv_fds(sock: socket.socket, size: int, most: int, flags: int = 0) -> tuple
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds += struct.unpack(f"{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
     return data, fds, bool(got & socket.MSG_CTRUNC)
+
+
+def unread_bytes(fd: int) -> int:
+    """What was written to a pipe and not read yet; `fd` may be either end."""
+    count = ctypes.c_int()
+    fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count.value
 
 
 def memfd(name: str) -> int:

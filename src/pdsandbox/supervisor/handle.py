@@ -244,6 +244,10 @@ class Handle:
             except OSError:
                 return 0
 
+    def read_nothing(self, sent: int) -> bool:
+        """Whether all `sent` bytes of the only thing that was ever said to it are still in the request pipe."""
+        return not self._released and os_.unread_bytes(self.ends.requests_read) == sent
+
     def drain_stderr(self) -> bytes:
         """The last 4 KiB of what the worker wrote to standard error so far."""
         left = _DRAIN_BYTES

@@ -127,10 +127,10 @@ class Supervisor(WasmHost):
         """In a compiler process; once more if the fork server died on the way, since compiling has no side effects."""
         try:
             compiled = self._compile_once(source, text=text)
-        except _ForkServerLost:
+        except _NeverRan:
             try:
                 compiled = self._compile_once(source, text=text)
-            except _ForkServerLost as exc:
+            except _NeverRan as exc:
                 raise _as_compile_error(exc.error) from exc
         with self._lock:
             if self._closed:
@@ -149,7 +149,7 @@ class Supervisor(WasmHost):
                 return compiling.run(handle, source, text=text, limits=self.limits, leave=leave)
         except (CompileError, InstantiationError) as exc:
             if exc.cause is Cause.HOST and server is not None and server.lost:
-                raise _ForkServerLost(exc) from exc
+                raise _NeverRan(exc) from exc
             if isinstance(exc, CompileError):
                 raise
             raise _as_compile_error(exc) from exc
@@ -173,14 +173,15 @@ class Supervisor(WasmHost):
             raise InstantiationError(text, cause=Cause.USAGE)
         self._own()
         load, callbacks = linking.plan(module.compiled.imports, offered, self.limits)
-        for attempt in (1, 2):
+        for _ in range(2):
             try:
                 return self._instantiate(module, load, callbacks)
-            except _ForkServerLost as exc:
-                # Nothing that the guest did was seen outside: trying again is not running it twice.
-                if attempt == 2:
-                    raise exc.error from exc
-        raise AssertionError("unreachable")
+            except _NeverRan:
+                pass
+        try:
+            return self._instantiate(module, load, callbacks)
+        except _NeverRan as exc:
+            raise exc.error from exc
 
     def _instantiate(self, module: Module, load: m.Load, callbacks: list[Callback]) -> Instance:
         server, housekeeper = self._started()
@@ -222,8 +223,9 @@ class Supervisor(WasmHost):
             instance = Instance(talk, module, limits, housekeeper)
         except BaseException as exc:
             handle.condemn(monitor.abandoned())
+            never_ran = spare and handle.read_nothing(len(load.frame()))
             handle.release()
-            told = _while_instantiating(exc, talk.served)
+            told = _while_instantiating(exc, talk.served, never_ran=never_ran)
             if told is exc:
                 raise
             raise told from exc
@@ -255,7 +257,7 @@ class Supervisor(WasmHost):
                 raise monitor.host_failure(exc) from exc
             except InstantiationError as exc:
                 if server.lost:
-                    raise _ForkServerLost(exc) from exc
+                    raise _NeverRan(exc) from exc
                 raise
         return handle, Channel(handle), False
 
@@ -370,8 +372,11 @@ class Supervisor(WasmHost):
         self._cache.clear()
 
 
-class _ForkServerLost(Exception):
-    """The fork server died before the guest could have been seen doing anything."""
+class _NeverRan(Exception):
+    """The fork server died before the guest could have been seen doing anything, or a spare died before it read LOAD.
+
+    Trying again runs nothing twice. `error` is what to raise when that does not help.
+    """
 
     def __init__(self, error: WasmError) -> None:
         self.error = error
@@ -380,14 +385,14 @@ class _ForkServerLost(Exception):
             self.error = InstantiationError(f"a worker could not be started: {what}", cause=Cause.HOST)
 
 
-def _while_instantiating(exc: BaseException, served: int) -> BaseException:
-    """What `instantiate` raises for `exc`; `served` host calls were made."""
+def _while_instantiating(exc: BaseException, served: int, *, never_ran: bool) -> BaseException:
+    """What `instantiate` raises for `exc`; `served` host calls were made, `never_ran`: the worker had not read LOAD."""
     if isinstance(exc, OSError):
         return monitor.host_failure(exc)
     if isinstance(exc, CallError) and exc.cause is Cause.CLOSED:
         return InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
-    if isinstance(exc, WorkerCrashed) and exc.cause is Cause.HOST and not served:
-        return _ForkServerLost(exc)
+    if isinstance(exc, WorkerCrashed) and (never_ran or (exc.cause is Cause.HOST and not served)):
+        return _NeverRan(exc)
     return exc
 
 

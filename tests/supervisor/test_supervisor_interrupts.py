@@ -1,0 +1,265 @@
+"""KeyboardInterrupt and other exceptions of signal handlers: they end what runs, at once, and never leave half of it.
+
+After any interrupt an instance either answers right or reports CANCELLED, to its own thread and to others alike;
+nobody hangs, and no turn stays taken.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from interrupts import Injector, Interrupt
+from leaks import wait_until
+from supervising import PATIENCE_S, Thread, import_path, make_guest, wait_process_ends
+
+from pdsandbox import I32, Cause, WasmError, WorkerCrashed
+from pdsandbox.supervisor.forkclient import ForkServer
+
+SCRIPT = """
+import os, sys
+sys.path[:0] = sys.argv[1:]
+from supervising import GUEST, imports
+from pdsandbox import Limits, Supervisor, WasmError
+host = Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=1)
+def tell(_value):
+    print(*everybody(), flush=True)
+    {inside}
+def everybody():
+    return [host._fork_server.pid, *(handle.pid for handle in host._fork_server.handles())]
+module = host.compile(GUEST.replace('(func (export "trap")', '(func $s {start}) (start $s) (func'))
+instance = host.instantiate(module, imports(tell=tell, ask=tell))
+{operation}
+"""
+LOOP = "(call $tell (i32.const 1)) (loop $l (br $l))"
+SCRIPTS = {
+    "a call": {"operation": 'instance.call("run")'},
+    "a batch": {"operation": 'instance.call_many("run_if", [[0], [1]])'},
+    "a host function": {"operation": 'instance.call("tell", [1])', "inside": "import signal; signal.pause()"},
+    "a start function": {"operation": "", "start": LOOP},
+    "a worker that does not answer": {
+        "operation": "import signal; os.kill(instance.pid, signal.SIGSTOP); print(*everybody(), flush=True);"
+        "instance.memory_read(0, 1)"
+    },
+}
+
+
+@pytest.mark.parametrize("parts", SCRIPTS.values(), ids=SCRIPTS)
+@pytest.mark.parametrize("closes", [False, True], ids=["unclosed", "with"])
+@pytest.mark.orphans
+def test_control_c_ends_a_script_at_once(parts, closes):
+    """SIGINT while the worker is known to run: KeyboardInterrupt leaves the script, and every process is gone with it."""
+    text = SCRIPT.format(**{"inside": "", "start": "", "operation": "", **parts})
+    if closes:
+        text = text.replace("host = Sup", "with Sup").replace("spares=1)", "spares=1) as host:", 1)
+        head, body = text.split("as host:\n")
+        text = head + "as host:\n" + "".join(f"    {line}\n" for line in body.splitlines())
+    script = subprocess.Popen(
+        [sys.executable, "-c", text, *import_path()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with script:
+        try:
+            pids = [int(pid) for pid in script.stdout.readline().split() if pid != "None"]
+            assert len(pids) >= 2
+            script.send_signal(signal.SIGINT)
+            assert script.wait(PATIENCE_S) == -signal.SIGINT
+            assert script.stderr.read().rstrip().endswith("KeyboardInterrupt")
+        finally:
+            if script.poll() is None:
+                script.kill()
+    for pid in pids:
+        wait_process_ends(pid)
+
+
+def state_of(instance):
+    """"usable" or "cancelled", as this thread and another one find it; anything else fails."""
+
+    def use():
+        try:
+            assert instance.call("add", [20, 22], wall_s=10.0) == [I32(42)]
+            assert instance.memory_read(0, 1) == b"\0"
+        except WasmError as exc:
+            assert (type(exc), exc.cause) == (WorkerCrashed, Cause.CANCELLED), repr(exc)
+            assert not instance.alive
+            return "cancelled"
+        return "usable"
+
+    state = use()
+    assert Thread(use).result() == state
+    return state
+
+
+OPERATIONS = {
+    "the first call": lambda instance: instance.call("next"),
+    "call": lambda instance: instance.call("add", [1, 2]),
+    "a host call": lambda instance: instance.call("ask", [1]),
+    "call_many": lambda instance: instance.call_many("add", [[1, 2], [3, 4]]),
+    "func": lambda instance: instance.func("add")(1, 2),
+    "memory_read": lambda instance: instance.memory_read(0, 100),
+    "memory_write": lambda instance: instance.memory_write(0, bytes(100)),
+    "set_fuel": lambda instance: instance.set_fuel(2**62),
+    "an error": lambda instance: expect_trap(instance),
+}
+
+
+def expect_trap(instance):
+    try:
+        instance.call("trap")
+    except WasmError:
+        return
+    raise AssertionError
+
+
+@pytest.mark.parametrize(("name", "operation"), OPERATIONS.items(), ids=OPERATIONS)
+def test_an_interrupt_at_every_point_of_an_operation(host, name, operation):
+    """Wherever it comes, it leaves the operation, and the instance is as good as new or CANCELLED."""
+    instance, number, misses, cancelled = None, 0, 0, 0
+    while misses < 5:  # how often the code spins differs from run to run
+        if instance is None:
+            instance = make_guest(host)
+            if name != "the first call":
+                instance.call("add", [1, 2])
+                instance.call("ask", [1])
+        injector = Injector(number)
+        try:
+            injector.run(lambda: operation(instance))
+        except Interrupt:
+            assert injector.where
+        misses = 0 if injector.where else misses + 1
+        number += 1
+        try:
+            state = state_of(instance)
+        except BaseException as exc:
+            raise AssertionError(f"after an interrupt {injector.where}") from exc
+        if state == "cancelled" or name == "the first call":
+            cancelled += state == "cancelled"
+            instance.close()
+            instance = None
+    assert number > 20
+    assert cancelled or name == "set_fuel"
+
+
+class _Alarm(BaseException):
+    pass
+
+
+@pytest.fixture
+def alarms():
+    """alarms(seconds): _Alarm is raised in this, the main, thread after that long; alarms(0): not any more."""
+
+    def ring(_number, _frame):
+        raise _Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.hammer
+def test_interrupts_at_random_moments_of_a_busy_loop(host, alarms):
+    """Several hundred of them, delivered by the kernel: never a wrong answer, never a hang, never a turn left taken."""
+    rng, rounds, cancelled, calls = random.Random(5), 600, 0, 0
+    instance = None
+    started = time.monotonic()
+    for _ in range(rounds):
+        if time.monotonic() - started > 20:
+            break  # a slow machine; what was done is enough
+        if instance is None or not instance.alive:
+            instance = make_guest(host)
+            add = instance.func("add")
+            add(1, 2)
+        try:
+            alarms(rng.uniform(20e-6, 400e-6))
+            for value in range(1_000_000):
+                calls += 1
+                assert add(value, 1) == value + 1
+                assert instance.call("ask", [value]) == [I32(value)]
+                assert instance.call_many("add", [[value, 2]]) == [[I32(value + 2)]]
+                assert instance.memory_read(0, 8) == bytes(8)
+        except _Alarm:
+            pass
+        finally:
+            alarms(0)
+        cancelled += state_of(instance) == "cancelled"
+    assert calls > cancelled > 0
+
+
+def test_an_interrupt_right_after_asking_for_a_worker(host, monkeypatch):
+    """The request is out and nobody waits for its answer: no other instance suffers, and no process is left."""
+    neighbour = make_guest(host)
+    send = ForkServer._send
+
+    def interrupted(self, *args, **options):
+        send(self, *args, **options)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    for use in (lambda: make_guest(host), lambda: host.compile('(module (func (export "interrupted")))')):
+        monkeypatch.setattr(ForkServer, "_send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            use()
+        # What was sent comes before this one's answer.
+        assert make_guest(host).call("ok") == [I32(42)]
+        assert neighbour.call("ok") == [I32(42)]
+    assert neighbour.alive
+
+
+@pytest.mark.parametrize("what", ["instantiate", "compile", "close"])
+def test_an_interrupt_in_what_is_longer(make_supervisor, what):
+    """Every seventh point of instantiating, compiling and closing: the supervisor works on, and nothing is left."""
+    host = make_supervisor()
+    made = 0
+
+    def operate():
+        nonlocal made
+        made += 1
+        if what == "compile":
+            host.compile(f'(module (func (export "n") (result i32) (i32.const {made})))')
+        else:
+            instance = make_guest(host)
+            if what == "close":
+                injector.run(instance.close)
+
+    def works():
+        with make_guest(host) as instance:
+            return instance.call("ok")
+
+    make_guest(host).close()
+    number = misses = 0
+    while misses < 3:
+        injector = Injector(number)
+        try:
+            injector.run(operate) if what != "close" else operate()
+        except Interrupt:
+            assert injector.where
+        misses = 0 if injector.where else misses + 1
+        number += 7
+        for result in (Thread(works).result(), works()):
+            assert result == [I32(42)], f"after an interrupt {injector.where}"
+        gc.collect()
+        left = wait_until(lambda: not host._fork_server.handles(), 5.0)
+        assert left, f"a process is left after an interrupt {injector.where}"
+
+
+def test_interrupts_at_random_moments_of_instantiating(host, alarms):
+    """By the kernel, as they come: the next instantiation works each time."""
+    rng = random.Random(7)
+    module = host.compile("(module (func (export \"ok\") (result i32) (i32.const 42)))")
+    for _ in range(60):
+        try:
+            alarms(rng.uniform(50e-6, 8e-3))
+            while True:
+                host.instantiate(module).close()
+        except _Alarm:
+            pass
+        finally:
+            alarms(0)
+        assert Thread(lambda: host.instantiate(module).call("ok")).result() == [I32(42)]
