@@ -187,7 +187,7 @@ def test_closing_the_supervisor_while_it_instantiates(make_supervisor, spawned, 
         def instantiate():
             return host.instantiate(module, imports(tell=lambda _: running.set()))
 
-        take = host._take_worker
+        take = host._processes.take_worker
 
         def take_and_stop(*args):
             taken = take(*args)
@@ -195,7 +195,7 @@ def test_closing_the_supervisor_while_it_instantiates(make_supervisor, spawned, 
             running.set()
             return taken
 
-        host._take_worker = take_and_stop
+        host._processes.take_worker = take_and_stop
     elif where == "the start function":
 
         def instantiate():

@@ -31,7 +31,7 @@ def tell(_value):
     print(*everybody(), flush=True)
     {inside}
 def everybody():
-    return [host._fork_server.pid, *(handle.pid for handle in host._fork_server.handles())]
+    return [host._processes.fork_server.pid, *(handle.pid for handle in host._processes.fork_server.handles())]
 module = host.compile(GUEST.replace('(func (export "trap")', '(func $s {start}) (start $s) (func'))
 instance = host.instantiate(module, imports(tell=tell, ask=tell))
 {operation}
@@ -144,20 +144,23 @@ def test_an_interrupt_at_every_point_of_an_operation(host, name, operation):
     assert cancelled or name == "set_fuel"
 
 
-class _Alarm(BaseException):
+class _Alarm(KeyboardInterrupt):
     pass
 
 
 @pytest.fixture
 def alarms():
-    """alarms(seconds): _Alarm is raised in this, the main, thread after that long; alarms(0): not any more."""
+    """alarms(seconds): _Alarm is raised in this, the main, thread after that long; alarms(0): not any more.
+
+    One that comes in a finaliser is swallowed by Python, so there is another one every 50 ms.
+    """
 
     def ring(_number, _frame):
         raise _Alarm
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -245,7 +248,7 @@ def test_an_interrupt_in_what_is_longer(make_supervisor, what):
         for result in (Thread(works).result(), works()):
             assert result == [I32(42)], f"after an interrupt {injector.where}"
         gc.collect()
-        left = wait_until(lambda: not host._fork_server.handles(), 5.0)
+        left = wait_until(lambda: not host._processes.fork_server.handles(), 5.0)
         assert left, f"a process is left after an interrupt {injector.where}"
 
 

@@ -12,7 +12,7 @@ from pdsandbox import I32, CallError, Cause, InstantiationError, Limits, Supervi
 
 
 def spare_handles(host):
-    return [handle for handle, _ in list(host._spares)]
+    return [handle for handle, _ in list(host._processes.spares)]
 
 
 def ready_spares(host, count):
@@ -191,7 +191,7 @@ def test_an_instance_that_waits_for_its_worker_is_not_stopped_by_its_own_deadlin
     """Starting a worker is not the guest's time: a slow fork server costs nobody a WallClockExceeded."""
     host = make_supervisor(wall_s=0.3)
     module = host.compile(GUEST)
-    server = host._fork_server.pid
+    server = host._processes.fork_server.pid
     os.kill(server, signal.SIGSTOP)
     try:
         thread = Thread(lambda: host.instantiate(module, imports()))

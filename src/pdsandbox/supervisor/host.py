@@ -1,52 +1,35 @@
-"""`Supervisor`: the host whose guests run in worker processes. Compiles, hands out workers, and closes everything.
+"""`Supervisor`: the host whose guests run in worker processes. Compiles, instantiates, and closes everything.
 
-Threads: all of it may be called from any thread. `_lock` guards the fork server, the spares and the list of what to
-close; it is held for bookkeeping and while a fork server is started, never while waiting for a worker. The supervisor
-belongs to the process that first uses it; nothing is started before that, so one that was made before a server
-forked its processes works in each of them.
+Threads: all of it may be called from any thread; what is shared lies in `Processes`, `CompileCache` and `CompilerSlots`,
+each with its own lock, held for bookkeeping and never while waiting for a worker.
 """
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import os
-import threading
 import time
 import weakref
-from collections.abc import Callable
 from typing import Any, Final
 
-from .. import generation
 from ..callbacks import Callback
 from ..calls import FuelMeter
 from ..errors import CallError, Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
 from ..imports import WasmImports
 from ..interfaces import WasmHost, WasmModule
 from ..limits import EngineConfig, Limits
-from ..locate import wasmtime_library
-from ..platform import os_
 from ..protocol import control as c
 from ..protocol import messages as m
 from . import compiling, linking, monitor
 from .cache import CompileCache
-from .channel import Channel
 from .conversation import Conversation, Spin
-from .forkclient import ForkServer, interpreter
-from .handle import Handle
-from .housekeeper import Housekeeper
+from .forkclient import ForkServer
 from .instance import Instance
 from .module import Artifact, Compiled, Module
+from .processes import NeverRan, Processes
 from .slots import CompilerSlots
 
 MIB: Final = 1 << 20
-# Above what a guest may use, for the engine's own structures and the interpreter: RLIMIT_DATA also charges memory
-# that was reserved and never touched, so it must not be what stops a guest that keeps its limits.
-_DATA_SLACK: Final = 64 * MIB
-# A growing vector in the code generator reserves up to twice what it holds at once.
-_COMPILER_SLACK: Final = 256 * MIB
-# A spare that was handed out is replaced a little later: a fork at once would compete with the first call for a core.
-RESPAWN_S: Final = 0.02
 DEFAULT_CACHE_BYTES: Final = 256 * MIB
 
 
@@ -90,24 +73,18 @@ class Supervisor(WasmHost):
         if hardening is not None:
             raise ValueError("hardening: lock-down profiles are not available yet in this version")
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._spare_count = _count("spares", spares, 0, 64)
-        self._max_workers = None if max_workers is None else _count("max_workers", max_workers, 1, 100_000)
-        self._compilers = CompilerSlots(
-            cores if max_compilers is None else _count("max_compilers", max_compilers, 1, 1024)
+        compilers = cores if max_compilers is None else _count("max_compilers", max_compilers, 1, 1024)
+        self._processes = Processes(
+            limits=self.limits,
+            engine=self.engine,
+            spares=_count("spares", spares, 0, 64),
+            max_workers=None if max_workers is None else _count("max_workers", max_workers, 1, 100_000),
+            python=_path("python", python),
         )
-        self._python = _path("python", python)
+        self._compilers = CompilerSlots(compilers)
         self._cache = CompileCache(_count("cache_bytes", cache_bytes, 0, 1 << 44))
         self._spin = Spin(cores)
-        self._lock = threading.RLock()
-        self._closed = False
-        self._generation: int | None = None
-        self._fork_server: ForkServer | None = None
-        self._housekeeper: Housekeeper | None = None
-        self._config: c.Config | None = None
-        self._spares: collections.deque[tuple[Handle, Channel]] = collections.deque()
         self._artifacts: weakref.WeakSet[Artifact] = weakref.WeakSet()
-        self._fingerprint = b""
-        self._finalizer: weakref.finalize[Any, Any] | None = None
 
     # --- compiling ---
 
@@ -116,10 +93,10 @@ class Supervisor(WasmHost):
         source, text = compiling.source_of(wasm, self.limits)
         sha256 = hashlib.sha256(source)
         try:
-            self._own()
+            self._processes.own()
         except InstantiationError as exc:
             raise _as_compile_error(exc) from exc
-        key = hashlib.sha256(b"%d%b%b" % (text, sha256.digest(), self._fingerprint)).digest()
+        key = hashlib.sha256(b"%d%b%b" % (text, sha256.digest(), self._processes.fingerprint)).digest()
         compiled = self._cache.get(key, lambda: self._compile(source, text=text))
         return Module(self, compiled, sha256.hexdigest())
 
@@ -127,29 +104,28 @@ class Supervisor(WasmHost):
         """In a compiler process; once more if the fork server died on the way, since compiling has no side effects."""
         try:
             compiled = self._compile_once(source, text=text)
-        except _NeverRan:
+        except NeverRan:
             try:
                 compiled = self._compile_once(source, text=text)
-            except _NeverRan as exc:
+            except NeverRan as exc:
                 raise _as_compile_error(exc.error) from exc
-        with self._lock:
-            if self._closed:
-                compiled.artifact.close()
-                raise CompileError("the supervisor is closed", cause=Cause.CLOSED)
-            self._artifacts.add(compiled.artifact)
+        self._artifacts.add(compiled.artifact)
+        if self._processes.closed:  # `close` may have gone through the artifacts before this one was there
+            compiled.artifact.close()
+            raise CompileError("the supervisor is closed", cause=Cause.CLOSED)
         return compiled
 
     def _compile_once(self, source: bytes, *, text: bool) -> Compiled:
         server: ForkServer | None = None
         try:
             with self._compilers:
-                server, housekeeper = self._started()
+                server, housekeeper = self._processes.started()
                 handle = server.spawn(c.Role.COMPILER)
                 leave = housekeeper.later
                 return compiling.run(handle, source, text=text, limits=self.limits, leave=leave)
         except (CompileError, InstantiationError) as exc:
             if exc.cause is Cause.HOST and server is not None and server.lost:
-                raise _NeverRan(exc) from exc
+                raise NeverRan(exc) from exc
             if isinstance(exc, CompileError):
                 raise
             raise _as_compile_error(exc) from exc
@@ -171,27 +147,27 @@ class Supervisor(WasmHost):
         if not isinstance(offered, WasmImports):
             text = f"imports must be WasmImports, not {type(offered).__name__}"
             raise InstantiationError(text, cause=Cause.USAGE)
-        self._own()
+        self._processes.own()
         load, callbacks = linking.plan(module.compiled.imports, offered, self.limits)
         for _ in range(2):
             try:
                 return self._instantiate(module, load, callbacks)
-            except _NeverRan:
+            except NeverRan:
                 pass
         try:
             return self._instantiate(module, load, callbacks)
-        except _NeverRan as exc:
+        except NeverRan as exc:
             raise exc.error from exc
 
     def _instantiate(self, module: Module, load: m.Load, callbacks: list[Callback]) -> Instance:
-        server, housekeeper = self._started()
+        server, housekeeper = self._processes.started()
         limits = self.limits
         try:
             artifact = module.compiled.artifact.duplicate()
         except OSError as exc:
             raise monitor.host_failure(exc) from exc
         try:
-            handle, channel, spare = self._take_worker(server, artifact)
+            handle, channel, spare = self._processes.take_worker(server, artifact)
         except BaseException:
             os.close(artifact)
             raise
@@ -218,7 +194,7 @@ class Supervisor(WasmHost):
             talk.await_loaded(talk.begin(time.monotonic(), limits.wall_s))
             if not handle.wait_settled(monitor.START_TIMEOUT_S):
                 raise InstantiationError("the fork server does not answer", cause=Cause.HOST)
-            if self._closed:
+            if self._processes.closed:
                 raise handle.condemn(monitor.closed())
             instance = Instance(talk, module, limits, housekeeper)
         except BaseException as exc:
@@ -231,158 +207,18 @@ class Supervisor(WasmHost):
             raise told from exc
         finally:
             handle.turn.release()
-        if self._spare_count:
-            housekeeper.tick_in(RESPAWN_S)
+        self._processes.respawn()
         return instance
-
-    def _take_worker(self, server: ForkServer, artifact: int) -> tuple[Handle, Channel, bool]:
-        """A worker, and whether it is a spare; else one was asked for now, and has the artifact."""
-        with self._lock:
-            most = self._max_workers
-            if most is not None:
-                spares = {id(handle) for handle, _ in self._spares}
-                used = sum(h.alive and h.role == c.Role.WORKER and id(h) not in spares for h in server.handles())
-                if used >= most:
-                    text = f"max_workers of {most} reached: close an instance first"
-                    raise InstantiationError(text, cause=Cause.USAGE, limit=most)
-            while self._spares:
-                handle, channel = self._spares.popleft()
-                if handle.running():
-                    return handle, channel, True
-                handle.condemn(monitor.closed())
-                handle.release_when_idle()
-            try:
-                handle = server.spawn(c.Role.WORKER, artifact=artifact)
-            except OSError as exc:
-                raise monitor.host_failure(exc) from exc
-            except InstantiationError as exc:
-                if server.lost:
-                    raise _NeverRan(exc) from exc
-                raise
-        return handle, Channel(handle), False
-
-    # --- processes ---
-
-    def _own(self) -> None:
-        """This process's supervisor from now on; InstantiationError when it is another's, or closed."""
-        current = generation.current()
-        if self._generation is None:
-            self._generation = current
-        if self._generation != current:
-            text = "this supervisor belongs to the process that used it first: make another one after a fork"
-            raise InstantiationError(text, cause=Cause.USAGE)
-        if self._closed:
-            raise InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
-        self._started()
-
-    def _started(self) -> tuple[ForkServer, Housekeeper]:
-        """The fork server, started if there is none or the last one died."""
-        with self._lock:
-            if self._closed:
-                raise InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
-            server = self._fork_server
-            if server is not None and self._housekeeper is not None and not server.lost:
-                return server, self._housekeeper
-            if os_.MISSING is not None:
-                raise InstantiationError(os_.MISSING, cause=Cause.HOST)
-            if self._config is None:
-                self._config = self._make_config()
-            try:
-                housekeeper = self._housekeeper or self._start_housekeeper()
-                server = ForkServer(interpreter(self._python), self._config, housekeeper.handles)
-            except (OSError, RuntimeError) as exc:  # RuntimeError: no more threads
-                text = f"a worker could not be started: no fork server: {exc}"
-                raise InstantiationError(text, cause=Cause.HOST) from exc
-            self._fork_server = server
-            housekeeper.adopt(server)
-            return server, housekeeper
-
-    def _start_housekeeper(self) -> Housekeeper:
-        housekeeper = Housekeeper(_weakly(weakref.ref(self)))
-        housekeeper.start()
-        self._housekeeper = housekeeper
-        self._finalizer = weakref.finalize(self, housekeeper.later, housekeeper.stop_soon)
-        self._finalizer.atexit = False
-        return housekeeper
-
-    def _make_config(self) -> c.Config:
-        try:
-            library, version = wasmtime_library()
-        except (ImportError, OSError) as exc:
-            raise InstantiationError(f"a worker could not be started: {exc}", cause=Cause.HOST) from exc
-        limits, engine = self.limits, self.engine
-        self._fingerprint = f"{version} {engine.fuel} {engine.interruptible}".encode()
-        bounds = (limits.rss_bytes, limits.memory_bytes)
-        data = None if None in bounds else max(b for b in bounds if b is not None) + _DATA_SLACK
-        rss = limits.compile_rss_bytes
-        compiler = None if rss is None else rss + max(_COMPILER_SLACK, 2 * rss)
-        return c.Config(
-            library,
-            engine.fuel,
-            engine.interruptible,
-            limits.stack_bytes,
-            data,
-            compiler,
-            limits.memory_bytes,
-            limits.memories,
-            limits.table_elements,
-            limits.host_calls,
-            limits.host_call_bytes,
-            limits.message_bytes,
-        )
-
-    def tick(self) -> None:
-        """The housekeeper's regular duty: spares, and the memory and standard error of idle workers."""
-        with self._lock:
-            server = self._fork_server
-            if self._closed or server is None or server.lost:
-                return
-            for pair in [pair for pair in self._spares if not pair[0].alive]:
-                self._spares.remove(pair)
-                pair[0].release_when_idle()
-            try:
-                while len(self._spares) < self._spare_count:
-                    handle = server.spawn(c.Role.WORKER, wait=False)
-                    self._spares.append((handle, Channel(handle)))
-            except (OSError, InstantiationError):
-                pass  # no spare now; who needs a worker asks, and hears why not
-            housekeeper = self._housekeeper
-        if housekeeper is not None:
-            for handle in list(housekeeper.handles):
-                handle.look_when_idle(self.limits.rss_bytes if handle.role == c.Role.WORKER else None)
-
-    # --- closing ---
 
     def close(self) -> None:
         """See `WasmHost.close`. Running calls end with CallError, CLOSED. Returns when every process has ended."""
-        if self._generation is not None and self._generation != generation.current():
+        if not self._processes.ours:
             return  # the parent's processes are the parent's to end
-        with self._lock:
-            self._closed = True
-            housekeeper = self._housekeeper
-            self._compilers.close()
-            spares, self._spares = list(self._spares), collections.deque()
-        for handle, _ in spares:
-            handle.condemn(monitor.closed())
-            handle.release_when_idle()
-        if housekeeper is not None:
-            housekeeper.stop()
+        self._compilers.close()
+        self._processes.close()
         for artifact in list(self._artifacts):
             artifact.close()
         self._cache.clear()
-
-
-class _NeverRan(Exception):
-    """The fork server died before the guest could have been seen doing anything, or a spare died before it read LOAD.
-
-    Trying again runs nothing twice. `error` is what to raise when that does not help.
-    """
-
-    def __init__(self, error: WasmError) -> None:
-        self.error = error
-        if isinstance(error, WorkerCrashed):
-            what = error.message.removeprefix("worker crashed: ")
-            self.error = InstantiationError(f"a worker could not be started: {what}", cause=Cause.HOST)
 
 
 def _while_instantiating(exc: BaseException, served: int, *, never_ran: bool) -> BaseException:
@@ -392,23 +228,12 @@ def _while_instantiating(exc: BaseException, served: int, *, never_ran: bool) ->
     if isinstance(exc, CallError) and exc.cause is Cause.CLOSED:
         return InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
     if isinstance(exc, WorkerCrashed) and (never_ran or (exc.cause is Cause.HOST and not served)):
-        return _NeverRan(exc)
+        return NeverRan(exc)
     return exc
 
 
 def _as_compile_error(exc: WasmError) -> CompileError:
     return CompileError(exc.message.replace("worker", "compiler"), cause=exc.cause)
-
-
-def _weakly(supervisor: weakref.ref[Supervisor]) -> Callable[[], None]:
-    """The housekeeper's duty without a reference that would keep a dropped supervisor."""
-
-    def tick() -> None:
-        alive = supervisor()
-        if alive is not None:
-            alive.tick()
-
-    return tick
 
 
 def _instance_of(name: str, value: Any, cls: type[Any]) -> Any:

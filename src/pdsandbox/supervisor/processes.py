@@ -1,0 +1,219 @@
+"""The processes of one supervisor: its fork server, housekeeper and spares; whose they are, and when they end.
+
+`_lock` guards all of it, and is held for bookkeeping and while a fork server is started, never while waiting for a
+worker. They belong to the process that first uses them; nothing is started before that, so a supervisor that was made
+before a server forked its processes works in each of them. The housekeeper's thread ends them; it must not keep a
+supervisor that was dropped, so it knows this object only weakly.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from .. import generation
+from ..errors import Cause, InstantiationError, WasmError, WorkerCrashed
+from ..limits import EngineConfig, Limits
+from ..locate import wasmtime_library
+from ..platform import os_
+from ..protocol import control as c
+from . import monitor
+from .channel import Channel
+from .forkclient import ForkServer, interpreter
+from .handle import Handle
+from .housekeeper import Housekeeper
+
+MIB: Final = 1 << 20
+# Above what a guest may use, for the engine's own structures and the interpreter: RLIMIT_DATA also charges memory
+# that was reserved and never touched, so it must not be what stops a guest that keeps its limits.
+_DATA_SLACK: Final = 64 * MIB
+# A growing vector in the code generator reserves up to twice what it holds at once.
+_COMPILER_SLACK: Final = 256 * MIB
+# A spare that was handed out is replaced a little later: a fork at once would compete with the first call for a core.
+RESPAWN_S: Final = 0.02
+
+
+class NeverRan(Exception):
+    """The fork server died before the guest could have been seen doing anything, or a spare died before it read LOAD.
+
+    Trying again runs nothing twice. `error` is what to raise when that does not help.
+    """
+
+    def __init__(self, error: WasmError) -> None:
+        self.error = error
+        if isinstance(error, WorkerCrashed):
+            what = error.message.removeprefix("worker crashed: ")
+            self.error = InstantiationError(f"a worker could not be started: {what}", cause=Cause.HOST)
+
+
+class Processes:
+    """See the module's text."""
+
+    def __init__(
+        self, *, limits: Limits, engine: EngineConfig, spares: int, max_workers: int | None, python: str | None
+    ) -> None:
+        self._limits = limits
+        self._engine = engine
+        self._spare_count = spares
+        self._max_workers = max_workers
+        self._python = python
+        self._lock = threading.RLock()
+        self._generation: int | None = None
+        self._config: c.Config | None = None
+        self._housekeeper: Housekeeper | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self.fork_server: ForkServer | None = None
+        self.spares: collections.deque[tuple[Handle, Channel]] = collections.deque()
+        self.closed = False
+        #: What compiled code depends on beside its source; known once started.
+        self.fingerprint = b""
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process may use and end them: they are nobody's yet, or were started here."""
+        return self._generation is None or self._generation == generation.current()
+
+    def own(self) -> None:
+        """This process's supervisor from now on; InstantiationError when it is another's, or closed."""
+        current = generation.current()
+        if self._generation is None:
+            self._generation = current
+        if self._generation != current:
+            text = "this supervisor belongs to the process that used it first: make another one after a fork"
+            raise InstantiationError(text, cause=Cause.USAGE)
+        if self.closed:
+            raise InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
+        self.started()
+
+    def started(self) -> tuple[ForkServer, Housekeeper]:
+        """The fork server, started if there is none or the last one died."""
+        with self._lock:
+            if self.closed:
+                raise InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
+            server = self.fork_server
+            if server is not None and self._housekeeper is not None and not server.lost:
+                return server, self._housekeeper
+            if os_.MISSING is not None:
+                raise InstantiationError(os_.MISSING, cause=Cause.HOST)
+            if self._config is None:
+                self._config = self._make_config()
+            try:
+                housekeeper = self._housekeeper or self._start_housekeeper()
+                server = ForkServer(interpreter(self._python), self._config, housekeeper.handles)
+            except (OSError, RuntimeError) as exc:  # RuntimeError: no more threads
+                text = f"a worker could not be started: no fork server: {exc}"
+                raise InstantiationError(text, cause=Cause.HOST) from exc
+            self.fork_server = server
+            housekeeper.adopt(server)
+            return server, housekeeper
+
+    def _start_housekeeper(self) -> Housekeeper:
+        housekeeper = Housekeeper(_weakly(weakref.ref(self)))
+        housekeeper.start()
+        self._housekeeper = housekeeper
+        self._finalizer = weakref.finalize(self, housekeeper.later, housekeeper.stop_soon)
+        self._finalizer.atexit = False
+        return housekeeper
+
+    def _make_config(self) -> c.Config:
+        try:
+            library, version = wasmtime_library()
+        except (ImportError, OSError) as exc:
+            raise InstantiationError(f"a worker could not be started: {exc}", cause=Cause.HOST) from exc
+        limits, engine = self._limits, self._engine
+        self.fingerprint = f"{version} {engine.fuel} {engine.interruptible}".encode()
+        bounds = (limits.rss_bytes, limits.memory_bytes)
+        data = None if None in bounds else max(b for b in bounds if b is not None) + _DATA_SLACK
+        rss = limits.compile_rss_bytes
+        compiler = None if rss is None else rss + max(_COMPILER_SLACK, 2 * rss)
+        return c.Config(
+            library,
+            engine.fuel,
+            engine.interruptible,
+            limits.stack_bytes,
+            data,
+            compiler,
+            limits.memory_bytes,
+            limits.memories,
+            limits.table_elements,
+            limits.host_calls,
+            limits.host_call_bytes,
+            limits.message_bytes,
+        )
+
+    def tick(self) -> None:
+        """The housekeeper's regular duty: spares, and the memory and standard error of idle workers."""
+        with self._lock:
+            server = self.fork_server
+            if self.closed or server is None or server.lost:
+                return
+            for pair in [pair for pair in self.spares if not pair[0].alive]:
+                self.spares.remove(pair)
+                pair[0].release_when_idle()
+            try:
+                while len(self.spares) < self._spare_count:
+                    handle = server.spawn(c.Role.WORKER, wait=False)
+                    self.spares.append((handle, Channel(handle)))
+            except (OSError, InstantiationError):
+                pass  # no spare now; who needs a worker asks, and hears why not
+            housekeeper = self._housekeeper
+        if housekeeper is not None:
+            for handle in list(housekeeper.handles):
+                handle.look_when_idle(self._limits.rss_bytes if handle.role == c.Role.WORKER else None)
+
+    def take_worker(self, server: ForkServer, artifact: int) -> tuple[Handle, Channel, bool]:
+        """A worker, and whether it is a spare; else one was asked for now, and has the artifact."""
+        with self._lock:
+            most = self._max_workers
+            if most is not None:
+                spares = {id(handle) for handle, _ in self.spares}
+                used = sum(h.alive and h.role == c.Role.WORKER and id(h) not in spares for h in server.handles())
+                if used >= most:
+                    text = f"max_workers of {most} reached: close an instance first"
+                    raise InstantiationError(text, cause=Cause.USAGE, limit=most)
+            while self.spares:
+                handle, channel = self.spares.popleft()
+                if handle.running():
+                    return handle, channel, True
+                handle.condemn(monitor.closed())
+                handle.release_when_idle()
+            try:
+                handle = server.spawn(c.Role.WORKER, artifact=artifact)
+            except OSError as exc:
+                raise monitor.host_failure(exc) from exc
+            except InstantiationError as exc:
+                if server.lost:
+                    raise NeverRan(exc) from exc
+                raise
+        return handle, Channel(handle), False
+
+    def respawn(self) -> None:
+        """A spare may have been handed out: replace it soon."""
+        if self._spare_count and self._housekeeper is not None:
+            self._housekeeper.tick_in(RESPAWN_S)
+
+    def close(self) -> None:
+        """End them all, and wait until they have ended. Twice is allowed."""
+        with self._lock:
+            self.closed = True
+            housekeeper = self._housekeeper
+            spares, self.spares = list(self.spares), collections.deque()
+        for handle, _ in spares:
+            handle.condemn(monitor.closed())
+            handle.release_when_idle()
+        if housekeeper is not None:
+            housekeeper.stop()
+
+
+def _weakly(processes: weakref.ref[Processes]) -> Callable[[], None]:
+    """The housekeeper's duty without a reference that would keep a dropped supervisor's."""
+
+    def tick() -> None:
+        alive = processes()
+        if alive is not None:
+            alive.tick()
+
+    return tick
