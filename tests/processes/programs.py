@@ -57,6 +57,9 @@ class Program:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        for pid in descendants(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)  # a fork server that the test has stopped could not leave
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):

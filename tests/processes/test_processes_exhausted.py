@@ -114,13 +114,15 @@ def test_descriptors_run_out_while_a_worker_is_on_its_way(program):
     with program(
         COMMON
         + """
-    import signal
+    import pathlib, signal
     host = Supervisor(spares=0)
     neighbour, module = host.instantiate(host.compile(ADD)), host.compile(LOOP)
     before = fds()
     say(ready=True)
     fork_server = int(await_word())
     os.kill(fork_server, signal.SIGSTOP)
+    while "(stopped)" not in pathlib.Path(f"/proc/{fork_server}/status").read_text():
+        pass
     told = []
     thread = threading.Thread(target=lambda: told.append(failure(lambda: host.instantiate(module))))
     thread.start()

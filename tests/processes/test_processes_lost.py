@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from programs import FORK_SERVER, WORKER, Held, fork_server, named
 from userland import ADD, LOOP, add
 
 from pdsandbox import Cause, CompileError, Limits, Supervisor, WasmError, WasmImports, WorkerCrashed
+from pdsandbox.supervisor.housekeeper import Housekeeper
 
 pytestmark = pytest.mark.orphans  # the workers of a fork server that was killed become ours
 
@@ -104,6 +106,44 @@ def test_noticed_before_the_next_use(host, wait_for):
         assert held.wait_gone() == []
     lost(old, "add", [1, 2])
     assert add(host) == 3
+
+
+def test_replaced_before_anybody_has_noticed(host):
+    """While the supervisor's own thread is late, a new one may start: the old one's instances get the same error."""
+    running, held_up, go_on = (threading.Event() for _ in range(3))
+    imports = WasmImports(pd_log=lambda *_: running.set())
+    old, calling = (host.instantiate(host.compile(LOOP), imports) for _ in range(2))
+    # Nothing public can hold it up: this is its regular duty, replaced for once.
+    (housekeeper,) = (it for it in gc.get_objects() if isinstance(it, Housekeeper) and not it.stopped)
+    tick = housekeeper._tick
+    errors = []
+
+    def run():
+        try:
+            calling.call("run")
+        except WasmError as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert running.wait(60)
+
+    def late():
+        held_up.set()
+        go_on.wait(60)
+        housekeeper._tick = tick
+
+    housekeeper._tick = late
+    try:
+        assert held_up.wait(60)
+        with kill_fork_server() as held:
+            held.wait_gone()
+            assert add(host) == 3
+    finally:
+        go_on.set()
+    thread.join(60)
+    assert [error.cause for error in errors] == [Cause.HOST]
+    assert lost(calling, "ok") == lost(old, "ok") == errors[0]
 
 
 def test_again_and_again(host):

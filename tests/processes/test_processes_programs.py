@@ -29,29 +29,29 @@ def test_a_script_without_a_main_guard(program):
 
 
 def test_a_program_with_many_busy_threads(program):
-    """Sixteen threads that never rest, started before the supervisor, change no answer."""
+    """Sixteen threads, four of which never rest, started before the supervisor, change no answer."""
     with program("""
         import threading
         from pdsandbox import Supervisor
         from userland import add, say
 
-        stop = False
+        stop = threading.Event()
 
         def spin():
-            while not stop:
+            while not stop.is_set():
                 pass
 
-        threads = [threading.Thread(target=spin) for _ in range(16)]
+        threads = [threading.Thread(target=spin if n < 4 else stop.wait) for n in range(16)]
         for thread in threads:
             thread.start()
         with Supervisor() as host:
-            answers = [add(host, n, n) for n in range(2)]
-        stop = True
+            answers = [add(host, n, n) for n in range(5)]
+        stop.set()
         for thread in threads:
             thread.join()
         say(answers=answers)
     """) as script:
-        assert script.report() == {"answers": [0, 2]}
+        assert script.report() == {"answers": [0, 2, 4, 6, 8]}
         script.ended_well()
 
 

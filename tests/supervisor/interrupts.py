@@ -51,6 +51,7 @@ class Injector:
             return action()
         finally:
             sys.settrace(None)
+            self._last.clear()  # what raises in a trace function ends tracing: these frames would live on
 
     def _enter(self, frame: FrameType, event: str, _arg: Any) -> Any:
         name = frame.f_code.co_filename

@@ -175,6 +175,22 @@ def wait_process_ends(pid: int) -> None:
         os.close(descriptor)
 
 
+def fork_server_of(host: Any) -> Any:
+    """The fork server that runs for this supervisor now."""
+    return host._processes.fork_server
+
+
+def children_of(host: Any) -> list[Any]:
+    """Handles of its workers and compilers that are not known to have ended."""
+    handles: list[Any] = fork_server_of(host).handles()
+    return handles
+
+
+def spares_of(host: Any) -> list[Any]:
+    """Handles of the workers that wait for an instance."""
+    return [handle for handle, _ in list(host._processes.spares)]
+
+
 def import_path() -> list[str]:
     """What a script needs on `sys.path` to import this module and the package under test."""
     here = Path(__file__).parent

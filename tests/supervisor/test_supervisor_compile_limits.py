@@ -8,10 +8,10 @@ import signal
 
 import pytest
 from bombs import empty_functions, jump_tables, nested_loops
-from supervising import MIB, PATIENCE_S, expect, stop_process
+from supervising import MIB, PATIENCE_S, expect, fork_server_of, stop_process
 
-from pdsandbox import I32, Cause, CompileError
-from pdsandbox.supervisor import compiling
+from pdsandbox import I32, Cause, CompileError, InstantiationError
+from pdsandbox.supervisor import compiling, monitor
 
 HEAD = b"\0asm\1\0\0\0"
 
@@ -58,11 +58,13 @@ def test_compile_wall_s_just_under(make_supervisor):
         works(make_supervisor(compile_wall_s=wall_s))
 
 
-@pytest.mark.parametrize("mib", [96, 256])
-def test_compile_rss_bytes_stops_a_bomb(make_supervisor, mib):
-    """170 KB that want gigabytes: CompileError, cause RSS, near the limit; then others compile."""
+@pytest.mark.parametrize(
+    ("mib", "bomb"), [(96, nested_loops), (256, nested_loops), (96, lambda: jump_tables(1500, 200))]
+)
+def test_compile_rss_bytes_stops_a_bomb(make_supervisor, mib, bomb):
+    """A small module that wants gigabytes, bit by bit or in large steps: CompileError, cause RSS, near the limit; then others compile."""
     host = make_supervisor(compile_rss_bytes=mib * MIB, compile_wall_s=None)
-    error = expect(CompileError, Cause.RSS, lambda: host.compile(nested_loops()))
+    error = expect(CompileError, Cause.RSS, lambda: host.compile(bomb()))
     assert error.limit == mib * MIB
     assert mib * MIB < error.observed <= (mib + 16) * MIB
     assert str(error).startswith(f"WASM compile error: compile_rss_bytes of {mib} MiB exceeded (")
@@ -146,6 +148,39 @@ def test_a_compiler_that_hangs(make_supervisor, before_compiling, spawned):
     error = expect(CompileError, Cause.WALL, lambda: host.compile("(module)"))
     assert error.limit == 0.2
     assert error.pid == spawned.compilers[-1].pid
+
+
+@pytest.mark.parametrize("what", ["compile", "instantiate"])
+def test_a_process_that_does_not_start(make_supervisor, spawned, monkeypatch, what):
+    """Stopped at its birth, it is this machine's failure: cause HOST, not a deadline of the guest's."""
+    host = make_supervisor(wall_s=0.2, compile_wall_s=0.2)
+    module = host.compile("(module)")
+    monkeypatch.setattr(monitor, "START_TIMEOUT_S", 0.5)
+    os.kill(fork_server_of(host).pid, signal.SIGSTOP)
+    try:
+        if what == "compile":
+            error = expect(CompileError, Cause.HOST, lambda: host.compile("(module (memory 1))"))
+            assert "compiler could not be started" in str(error)
+        else:
+            error = expect(InstantiationError, Cause.HOST, lambda: host.instantiate(module))
+            assert "worker could not be started" in str(error)
+    finally:
+        os.kill(fork_server_of(host).pid, signal.SIGCONT)
+    monkeypatch.undo()
+    works(make_supervisor())
+    assert host.compile("(module (memory 1))").exports() == []
+
+
+@pytest.mark.parametrize(("tables", "fits"), [(60, True), (70, False)])
+def test_an_artifact_far_larger_than_its_source(host, tables, fits):
+    """A megabyte of code a table from 37 bytes of text: up to 64 MiB pass, more is a CompileError with both figures."""
+    source = "(module (func $f) " + "(table 1000000 funcref (ref.func $f))" * tables + ")"
+    if fits:
+        assert host.compile(source).compiled.artifact.size > tables * 1_000_000
+    else:
+        error = expect(CompileError, Cause.COMPILE, lambda: host.compile(source))
+        assert error.limit == 64 * MIB
+        assert f"{64 * MIB:,}" in str(error)
 
 
 BAD = {

@@ -16,7 +16,7 @@ import time
 import pytest
 from interrupts import Injector, Interrupt
 from leaks import wait_until
-from supervising import PATIENCE_S, Thread, import_path, make_guest, wait_process_ends
+from supervising import PATIENCE_S, Thread, children_of, import_path, make_guest, wait_process_ends
 
 from pdsandbox import I32, Cause, WasmError, WorkerCrashed
 from pdsandbox.supervisor.forkclient import ForkServer
@@ -24,14 +24,14 @@ from pdsandbox.supervisor.forkclient import ForkServer
 SCRIPT = """
 import os, sys
 sys.path[:0] = sys.argv[1:]
-from supervising import GUEST, imports
+from supervising import GUEST, children_of, fork_server_of, imports
 from pdsandbox import Limits, Supervisor, WasmError
 host = Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=1)
 def tell(_value):
     print(*everybody(), flush=True)
     {inside}
 def everybody():
-    return [host._processes.fork_server.pid, *(handle.pid for handle in host._processes.fork_server.handles())]
+    return [fork_server_of(host).pid, *(handle.pid for handle in children_of(host))]
 module = host.compile(GUEST.replace('(func (export "trap")', '(func $s {start}) (start $s) (func'))
 instance = host.instantiate(module, imports(tell=tell, ask=tell))
 {operation}
@@ -248,7 +248,7 @@ def test_an_interrupt_in_what_is_longer(make_supervisor, what):
         for result in (Thread(works).result(), works()):
             assert result == [I32(42)], f"after an interrupt {injector.where}"
         gc.collect()
-        left = wait_until(lambda: not host._processes.fork_server.handles(), 5.0)
+        left = wait_until(lambda: not children_of(host), 5.0)
         assert left, f"a process is left after an interrupt {injector.where}"
 
 

@@ -86,16 +86,16 @@ def test_waiting_is_bounded_for_what_has_no_limit_of_its_own(make_supervisor):
 
 
 def test_waiting_is_not_the_calls_time(host):
-    """A call that waited nearly all its `wall_s` still has all of it to run."""
-    inside, begun = Inside(), threading.Event()
-    instance = make_guest(host, ask=lambda value: inside(value) if value == 1 else begun.wait(0.35) or value)
+    """A call that waited half of its `wall_s`, and more, still has all of it to run."""
+    inside, pause = Inside(), threading.Event()
+    instance = make_guest(host, ask=lambda value: inside(value) if value == 1 else pause.wait(0.9) or value)
     first = Thread(lambda: instance.call("ask", [1]))
     assert inside.entered.wait(PATIENCE_S)
-    second = Thread(lambda: instance.call("ask", [2], wall_s=0.6))
-    begun.wait(0.35)
+    second = Thread(lambda: instance.call("ask", [2], wall_s=1.5))
+    pause.wait(0.9)
     inside.leave.set()
     assert first.result() == [I32(1)]
-    assert second.result() == [I32(2)]  # 0.35 s waiting and 0.35 s running
+    assert second.result() == [I32(2)]  # 0.9 s waiting and 0.9 s running
 
 
 REENTRY = {

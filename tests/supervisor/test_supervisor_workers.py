@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
-from supervising import GUEST, Thread, eventually, expect, imports, make_guest, together, wait_process_ends
+from supervising import (
+    GUEST,
+    Thread,
+    eventually,
+    expect,
+    fork_server_of,
+    imports,
+    make_guest,
+    spares_of,
+    together,
+    wait_process_ends,
+)
 
 from pdsandbox import I32, CallError, Cause, InstantiationError, Limits, Supervisor, WorkerCrashed
-
-
-def spare_handles(host):
-    return [handle for handle, _ in list(host._processes.spares)]
 
 
 def ready_spares(host, count):
     """So many living spares with a process each; their pids."""
 
     def ready():
-        handles = spare_handles(host)
+        handles = spares_of(host)
         return len(handles) == count and all(handle.alive and handle.pid for handle in handles)
 
     eventually(ready)
-    return [handle.pid for handle in spare_handles(host)]
+    return [handle.pid for handle in spares_of(host)]
 
 
 @pytest.mark.parametrize("spares", [0, 2])
@@ -141,7 +149,7 @@ def test_a_spare_that_is_known_to_be_dead_is_replaced(make_supervisor):
     host = make_supervisor(spares=2)
     module = host.compile(GUEST)
     dead = ready_spares(host, 2)
-    handles = spare_handles(host)
+    handles = spares_of(host)
     for pid in dead:
         os.kill(pid, signal.SIGKILL)
     for handle in handles:
@@ -187,23 +195,17 @@ def test_a_spare_knows_nothing_of_the_last_guest(make_supervisor):
             instance.memory_write(0, b"\xff" * 65536)
 
 
-def test_an_instance_that_waits_for_its_worker_is_not_stopped_by_its_own_deadline(make_supervisor, monkeypatch):
+def test_an_instance_that_waits_for_its_worker_is_not_stopped_by_its_own_deadline(make_supervisor):
     """Starting a worker is not the guest's time: a slow fork server costs nobody a WallClockExceeded."""
     host = make_supervisor(wall_s=0.3)
     module = host.compile(GUEST)
-    server = host._processes.fork_server.pid
+    server = fork_server_of(host).pid
     os.kill(server, signal.SIGSTOP)
     try:
         thread = Thread(lambda: host.instantiate(module, imports()))
-        waited = Thread(lambda: wait_longer(0.6))
-        waited.result()
+        threading.Event().wait(0.6)
         assert thread.running
     finally:
         os.kill(server, signal.SIGCONT)
     assert thread.result().call("ok") == [I32(42)]
 
-
-def wait_longer(seconds):
-    import threading
-
-    threading.Event().wait(seconds)

@@ -14,16 +14,18 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import WasmError
+from .latch import Latch
 from .module import Compiled
 
 
 class _Flight:
     """One compilation under way."""
 
-    __slots__ = ("done", "error", "result")
+    __slots__ = ("done", "error", "leading", "result")
 
     def __init__(self) -> None:
-        self.done = threading.Event()
+        self.done = Latch()
+        self.leading = True
         self.result: Compiled | None = None
         self.error: WasmError | None = None
 
@@ -56,12 +58,16 @@ class CompileCache:
                     flight = self._flights[key] = _Flight()
             if leads:
                 return self._lead(key, flight, compile_)
-            flight.done.wait()
+            while flight.leading and not flight.done.wait(1.0):
+                pass
             if flight.result is not None:
                 return flight.result
             if flight.error is not None:
                 raise copy.copy(flight.error)
             # The leader left without an outcome: whoever comes first leads.
+            with self._lock:
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
 
     def _lead(self, key: bytes, flight: _Flight, compile_: Callable[[], Compiled]) -> Compiled:
         try:
@@ -71,8 +77,11 @@ class CompileCache:
             flight.error = copy.copy(exc)
             raise
         finally:
+            # First of all, and before anything that a signal handler could interrupt: nobody waits for us in vain.
+            flight.leading = False
             with self._lock:
-                del self._flights[key]
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
                 if flight.result is not None:
                     self._insert(key, flight.result)
             flight.done.set()

@@ -30,6 +30,7 @@ from ..protocol import control as c
 from ..protocol.codec import ProtocolError
 from ..text import one_line
 from .handle import Ends, Handle
+from .latch import Latch
 
 # Isolated and without site: no environment, no user's modules, a third of the start-up time.
 _FLAGS: Final = ("-I", "-S", "-X", "utf8=1")
@@ -67,7 +68,7 @@ class ForkServer:
         self._lock = threading.Lock()
         self._gone: str | None = None
         self._broken = False
-        self._buried = threading.Event()  # why it died is known
+        self._buried = Latch()  # why it died is known
         self._pidfd = -1
         self.pid: int | None = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -152,8 +153,7 @@ class ForkServer:
                 raise
         except BaseException:
             self._registry.discard(handle)
-            for fd in ends.all():
-                os.close(fd)
+            ends.close()
             raise
         ends.close_child()
         return handle
@@ -224,7 +224,9 @@ class ForkServer:
     def _on_spawned(self, packet: c.Spawned, fds: list[int]) -> None:
         handle = self._handles.get(packet.ticket)
         if handle is None:
-            raise ProtocolError(f"nobody asked for child {packet.ticket}")
+            # Whoever asked was torn away (KeyboardInterrupt) after it had asked.
+            self._tell(c.Kill(packet.ticket))
+            return
         try:
             if len(fds) != 1:
                 raise OSError(errno.EMFILE, "the pidfd did not fit")

@@ -24,6 +24,7 @@ from typing import Final
 from ..errors import WasmError
 from ..platform import os_
 from . import monitor
+from .latch import Latch
 
 STDERR_BYTES: Final = 4096
 # The fork server reports an end within a millisecond, unless other processes hold every core.
@@ -36,7 +37,7 @@ class Ends:
     """Our ends of a child's pipes, and the child's ends until they are handed over."""
 
     def __init__(self) -> None:
-        self._opened: list[int] = []
+        self.ours: list[int] = []  # to close
         try:
             self.requests_read, self.requests = self._keep(os_.pipe(os.O_NONBLOCK))
             self.replies, replies_write = self._keep(os_.pipe(os.O_NONBLOCK))
@@ -45,29 +46,30 @@ class Ends:
             self.socket, socket_child = self._keep((os_.above_std(ours.detach()), os_.above_std(theirs.detach())))
             self.child = [self.requests_read, replies_write, socket_child, stderr_write]
         except BaseException:
-            for fd in self._opened:
-                os.close(fd)
+            self.close()
             raise
 
     def _keep(self, pair: tuple[int, int]) -> tuple[int, int]:
-        self._opened += pair
+        self.ours += pair
         return pair
+
+    def close(self) -> None:
+        """Everything that is still ours."""
+        while self.ours:
+            os.close(self.ours.pop())
 
     def close_child(self) -> None:
         """After the hand-over: the child's ends, but for the copy of the request pipe's."""
         for fd in self.child[1:]:
+            self.ours.remove(fd)
             os.close(fd)
         self.child = []
 
     def take_socket(self) -> int:
         """The socket, which is the caller's from now on: it carries one message, the artifact."""
         fd, self.socket = self.socket, -1
+        self.ours.remove(fd)
         return fd
-
-    def all(self) -> list[int]:
-        """Everything that is ours to close."""
-        ours = [self.requests_read, self.requests, self.replies, self.stderr, *self.child[1:]]
-        return ours if self.socket < 0 else [*ours, self.socket]
 
 
 class Handle:
@@ -78,7 +80,6 @@ class Handle:
         self.role = role
         self.ends = ends
         self._registry = registry  # of those that hold descriptors; adding and discarding are atomic
-        registry.add(self)
         self.turn = threading.RLock()
         self.pid: int | None = None
         self.pidfd = -1
@@ -88,11 +89,12 @@ class Handle:
         self._verdict: WasmError | None = None
         self._exit: tuple[int | None, int | None] | None = None
         self._refused: WasmError | None = None
-        self._settled = threading.Event()  # spawned, refused or lost
-        self._ended = threading.Event()  # exited, refused or lost
+        self._settled = Latch()  # spawned, refused or lost
+        self._ended = Latch()  # exited, refused or lost
         self._lock = threading.Lock()
         self._released = False
         self._tail = bytearray()
+        registry.add(self)
 
     # --- what the fork server says; called by the housekeeper ---
 
@@ -142,7 +144,7 @@ class Handle:
     @property
     def alive(self) -> bool:
         """No verdict, and not known to have ended."""
-        return self._verdict is None and not self._ended.is_set()
+        return self._verdict is None and not self._ended.on
 
     def running(self) -> bool:
         """`alive`, and the process has not ended a moment ago either."""
@@ -151,7 +153,7 @@ class Handle:
 
     @property
     def ended(self) -> bool:
-        return self._ended.is_set()
+        return self._ended.on
 
     def condemn(self, verdict: WasmError) -> WasmError:
         """Record `verdict` unless there is one, kill, and return the one that stands."""
@@ -264,14 +266,12 @@ class Handle:
         return bytes(self._tail)
 
     def release(self) -> None:
-        """Close every descriptor but the pidfd, which goes when the end is known. Twice is allowed."""
+        """Close every descriptor but the pidfd, which goes when the end is known. Twice is allowed; one that was
+        interrupted goes on where it was."""
         with self._lock:
-            if self._released:
-                return
             self._released = True
             resident, self.resident = self.resident, -1
-        self._registry.discard(self)
-        for fd in self.ends.all():
-            os.close(fd)
         if resident >= 0:
             os.close(resident)
+        self.ends.close()
+        self._registry.discard(self)

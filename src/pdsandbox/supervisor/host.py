@@ -1,7 +1,7 @@
 """`Supervisor`: the host whose guests run in worker processes. Compiles, instantiates, and closes everything.
 
-Threads: all of it may be called from any thread; what is shared lies in `Processes`, `CompileCache` and `CompilerSlots`,
-each with its own lock, held for bookkeeping and never while waiting for a worker.
+Threads: all of it may be called from any thread. What they share lies in `Processes`, `CompileCache` and
+`CompilerSlots`, each with its own lock, held for bookkeeping and never while waiting for a worker.
 """
 
 from __future__ import annotations
@@ -118,11 +118,14 @@ class Supervisor(WasmHost):
     def _compile_once(self, source: bytes, *, text: bool) -> Compiled:
         server: ForkServer | None = None
         try:
-            with self._compilers:
+            place = self._compilers.take()
+            try:
                 server, housekeeper = self._processes.started()
                 handle = server.spawn(c.Role.COMPILER)
                 leave = housekeeper.later
                 return compiling.run(handle, source, text=text, limits=self.limits, leave=leave)
+            finally:
+                self._compilers.give(place)
         except (CompileError, InstantiationError) as exc:
             if exc.cause is Cause.HOST and server is not None and server.lost:
                 raise NeverRan(exc) from exc

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import collections
+import functools
 import logging
 import math
 import os
@@ -42,7 +43,7 @@ class Housekeeper:
         self._wake = os_.above_std(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
-        self._fork_server: ForkServer | None = None
+        self._fork_servers: dict[int, ForkServer] = {}
         self._stop = False
         self._lock = threading.Lock()
         self._watched: dict[Handle, None] = {}
@@ -79,14 +80,11 @@ class Housekeeper:
             if self._wake >= 0:
                 os.eventfd_write(self._wake, 1)
 
-    def adopt(self, fork_server: ForkServer | None) -> None:
-        """Listen to this fork server from now on."""
+    def adopt(self, fork_server: ForkServer) -> None:
+        """Listen to this fork server as well. One that died is heard out: its workers' callers must learn why."""
         with self._lock:
-            if self._fork_server is not None and not self._fork_server.gone:
-                self._poll.unregister(self._fork_server.fileno())
-            self._fork_server = fork_server
-            if fork_server is not None:
-                self._poll.register(fork_server.fileno(), select.POLLIN)
+            self._fork_servers[fork_server.fileno()] = fork_server
+            self._poll.register(fork_server.fileno(), select.POLLIN)
         self.wake()
 
     def watch_host_call(self, handle: Handle, deadline: float) -> None:
@@ -122,7 +120,7 @@ class Housekeeper:
                 if fd == wake:
                     os.eventfd_read(wake)
                 else:
-                    self._safely(self._receive)
+                    self._safely(functools.partial(self._receive, fd))
             self._clean_up()
         self._leave()
 
@@ -140,11 +138,12 @@ class Housekeeper:
     def _leave(self) -> None:
         """Kill every child, end the fork server, and close what is ours. Whoever is in an operation closes the rest."""
         with self._lock:
-            server, self._fork_server = self._fork_server, None
+            servers = list(self._fork_servers.values())
+            self._fork_servers.clear()
             wake, self._wake = self._wake, -1
         for handle in list(self.handles):
             handle.condemn(monitor.closed())
-        if server is not None:
+        for server in servers:
             self._safely(server.leave)
         for handle in list(self.handles):
             handle.release_when_idle()
@@ -153,15 +152,15 @@ class Housekeeper:
         os.close(wake)
         running.discard(self)
 
-    def _receive(self) -> None:
+    def _receive(self, fd: int) -> None:
         with self._lock:
-            server = self._fork_server
+            server = self._fork_servers.get(fd)
             if server is None:
                 return
             server.receive()
             if server.gone:
-                self._poll.unregister(server.fileno())
-                self._fork_server = None
+                self._poll.unregister(fd)
+                del self._fork_servers[fd]
                 server.dispose()
 
     def _end_overdue(self, now: float) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from .. import generation
 from ..calls import as_data, check_name, check_range, encode_rows, no_export, plain_func, unsupported
@@ -31,6 +31,8 @@ from .module import Module
 
 # SIGKILL to a report takes about a millisecond; longer only when other processes hold every core.
 _END_WAIT_S: Final = 5.0
+
+_T = TypeVar("_T")
 
 
 class Instance(WasmInstance):
@@ -76,17 +78,16 @@ class Instance(WasmInstance):
     def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None) -> tuple[Export, bytes]:
         """The one call path: (the export, the RESULT's payload)."""
         wall_s = self._wall(wall_s)
-        self._refuse_reentry()
-        try:
-            self._take_turn(wall_s)
+
+        def operation() -> tuple[Export, bytes]:
             started = time.monotonic()
             export = self._exports.get(func) or self._look_up(func)
             data = export.params.encode(args)
             self._check_message(len(data))
             budget = self._talk.fuel.begin(fuel)
             return export, self._talk.call(export, data, budget, self._talk.begin(started, wall_s, call=True))
-        finally:
-            self._end_turn()
+
+        return self._in_turn(wall_s, operation)
 
     def call_many(
         self,
@@ -98,10 +99,9 @@ class Instance(WasmInstance):
     ) -> list[list[WasmVal]]:
         """See `WasmInstance.call_many`. One message carries at most `message_bytes`; a longer batch takes several."""
         wall_s = self._wall(wall_s)
-        self._refuse_reentry()
         results: list[list[WasmVal]] = []
-        try:
-            self._take_turn(wall_s)
+
+        def operation() -> None:
             started = time.monotonic()
             export = self._exports.get(func) or self._look_up(func)
             self._check_message(export.stride)
@@ -112,12 +112,13 @@ class Instance(WasmInstance):
             for at in range(0, len(encoded), most):
                 budget -= self._talk.batch(export, encoded[at : at + most], results, budget, watch)
             self._talk.busy = False
+
+        try:
+            self._in_turn(wall_s, operation)
         except WasmError as exc:
             if exc.results is None:
                 exc.results = results
             raise
-        finally:
-            self._end_turn()
         return results
 
     def _look_up(self, func: object) -> Export:
@@ -148,29 +149,30 @@ class Instance(WasmInstance):
     def memory_read(self, offset: int, length: int) -> bytes:
         """See `WasmInstance.memory_read`."""
         start, size = check_range(offset, length)
-        data: bytes = self._operate(lambda watch: self._talk.read(start, size, watch))
+        data = self._on_memory(lambda watch: self._talk.read(start, size, watch))
+        assert data is not None
         return data
 
     def memory_write(self, offset: int, data: bytes) -> None:
         """See `WasmInstance.memory_write`."""
         raw = as_data(data)
         start, _ = check_range(offset, len(raw))
-        self._operate(lambda watch: self._talk.write(start, raw, watch))
+        self._on_memory(lambda watch: self._talk.write(start, raw, watch))
 
-    def _operate(self, operation: Callable[[monitor.Watch], Any]) -> Any:
-        """Run a memory operation in a turn of its own."""
+    def _on_memory(self, access: Callable[[monitor.Watch], bytes | None]) -> bytes | None:
+        """A memory operation, in a turn of its own."""
         wall_s = self._limits.wall_s
-        self._refuse_reentry()
-        try:
-            self._take_turn(wall_s)
-            result = operation(self._talk.begin(time.monotonic(), wall_s))
+
+        def operation() -> bytes | None:
+            try:
+                result = access(self._talk.begin(time.monotonic(), wall_s))
+            except MemoryAccessError:
+                self._talk.busy = False  # that was a whole valid reply, too
+                raise
             self._talk.busy = False
-        except MemoryAccessError:
-            self._talk.busy = False  # that was a whole valid reply, too
-            raise
-        finally:
-            self._end_turn()
-        return result
+            return result
+
+        return self._in_turn(wall_s, operation)
 
     # --- turns ---
 
@@ -183,41 +185,53 @@ class Instance(WasmInstance):
             raise CallError(str(exc)) from None
         return checked
 
-    def _refuse_reentry(self) -> None:
-        """Before anything is taken: what `_end_turn` would give back belongs to the call outside."""
+    def _in_turn(self, wall_s: float | None, operation: Callable[[], _T]) -> _T:
+        """Run `operation` when it is our turn, and give the turn back whatever happens.
+
+        An exception from a signal handler may come after any call and at the start of any function: what must happen
+        is the C call in the innermost `finally`, with nothing of ours before it that could fail instead.
+        """
         if self._generation != generation.current():
             raise CallError("this instance belongs to the process that made it, not to a fork of it")
-        if self._turn._is_owned():  # type: ignore[attr-defined]
+        turn = self._turn
+        if turn._is_owned():  # type: ignore[attr-defined]
             raise CallError("an instance cannot be used from inside its own host function")
+        try:
+            self._take_turn(wall_s)
+            return operation()
+        finally:
+            try:
+                self._leave_operation()
+            finally:
+                try:
+                    turn.release()
+                except RuntimeError:
+                    pass  # it was never ours
 
     def _take_turn(self, wall_s: float | None) -> None:
         if not self._turn.acquire(timeout=-1 if wall_s is None else wall_s):
             raise CallError(f"the instance is busy: other threads used it for all of {wall_s:g} s", limit=wall_s)
+        if self._talk.busy:
+            # Whoever had the turn before was torn away in the middle of leaving.
+            self._leave_operation()
         if not self._handle.alive:
             raise self._handle.verdict or self._handle.post_mortem(time.monotonic(), _END_WAIT_S)
 
-    def _end_turn(self) -> None:
-        """Give the turn back if it is ours: a KeyboardInterrupt may come between any two lines above."""
-        turn, handle = self._turn, self._handle
-        if not turn._is_owned():  # type: ignore[attr-defined]
-            return
-        if self._talk.busy:
-            self._talk.busy = False
-            handle.condemn(monitor.abandoned())
-        if not handle.alive:
-            handle.release()
-        turn.release()
+    def _leave_operation(self) -> None:
+        """If the turn is ours: kill a worker that was left in the middle, and let go of one that is condemned."""
+        handle = self._handle
+        if self._turn._is_owned():  # type: ignore[attr-defined]
+            if self._talk.busy:
+                handle.condemn(monitor.abandoned())
+                self._talk.busy = False
+            if not handle.alive:
+                handle.release()
 
     # --- the rest of the contract ---
 
     def set_fuel(self, fuel: int) -> None:
         """See `WasmInstance.set_fuel`."""
-        self._refuse_reentry()
-        try:
-            self._take_turn(self._limits.wall_s)
-            self._talk.fuel.set_fuel(fuel)
-        finally:
-            self._end_turn()
+        self._in_turn(self._limits.wall_s, lambda: self._talk.fuel.set_fuel(fuel))
 
     def fuel_consumed(self) -> int | None:
         """See `WasmInstance.fuel_consumed`."""
