@@ -168,12 +168,17 @@ def named(name: str, above: int | None = None) -> list[int]:
     return sorted(pid for pid in descendants(above) if name_of(pid) == name)
 
 
-def fork_server(above: int | None = None) -> int:
-    """The running fork server of this process, or of `above`. (Its children have its name until they get their own.)"""
+def fork_servers(above: int | None = None) -> set[int]:
+    """The running fork servers of this process, or of `above`. (Their children have that name for a moment, too.)"""
     parent = str(above or os.getpid())
-    found = [pid for pid in named(FORK_SERVER, above) if status(pid)["PPid"] == parent and alive(pid)]
+    return {pid for pid in named(FORK_SERVER, above) if alive(pid) and status(pid)["PPid"] == parent}
+
+
+def fork_server(above: int | None = None, *, besides: frozenset[int] = frozenset()) -> int:
+    """The one that is running, besides those of other supervisors."""
+    found = fork_servers(above) - besides
     assert len(found) == 1, f"{len(found)} fork servers"
-    return found[0]
+    return found.pop()
 
 
 def alive(pid: int) -> bool:

@@ -8,7 +8,8 @@ import signal
 import threading
 
 import pytest
-from programs import FORK_SERVER, WORKER, Held, fork_server, named
+from leaks import descendants
+from programs import Held, fork_server, fork_servers
 from userland import ADD, LOOP, add
 
 from pdsandbox import Cause, CompileError, Limits, Supervisor, WasmError, WasmImports, WorkerCrashed
@@ -18,18 +19,34 @@ pytestmark = pytest.mark.orphans  # the workers of a fork server that was killed
 
 
 @pytest.fixture
-def host():
+def others():
+    """The fork servers that other tests' supervisors have in this process."""
+    return frozenset(fork_servers())
+
+
+@pytest.fixture
+def host(others):
     """A supervisor without limits on time, and two spares."""
     with Supervisor(limits=Limits(wall_s=None, fuel=None), spares=2) as host:
         yield host
 
 
-def kill_fork_server():
-    """SIGKILL to the fork server; a handle on it and its children."""
-    pid = fork_server()
-    held = Held({pid, *named(FORK_SERVER), *named(WORKER)})
-    os.kill(pid, signal.SIGKILL)
-    return held
+@pytest.fixture
+def kill_fork_server(others):
+    """kill_fork_server(): SIGKILL to the fork server; a handle on it and its children."""
+
+    def kill():
+        pid = fork_server(besides=others)
+        held = Held({pid, *descendants(pid)})
+        os.kill(pid, signal.SIGKILL)
+        return held
+
+    return kill
+
+
+def housekeepers():
+    """The threads that serve supervisors in this process."""
+    return {it for it in gc.get_objects() if isinstance(it, Housekeeper) and not it.stopped}
 
 
 def lost(instance, *call):
@@ -44,7 +61,7 @@ def lost(instance, *call):
     return error
 
 
-def test_eight_threads_in_eight_calls(host):
+def test_eight_threads_in_eight_calls(host, kill_fork_server):
     """Each call raises exactly one error, and all the same; then instantiating, compiling and calling work."""
     started = threading.Semaphore(0)
     module = host.compile(LOOP)
@@ -79,7 +96,7 @@ def test_eight_threads_in_eight_calls(host):
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_instantiating_at_once(host, attempt):
+def test_instantiating_at_once(host, kill_fork_server, attempt):
     """Killed while idle: the very next instantiate works, whether or not anybody has noticed yet."""
     module = host.compile(ADD)
     old = host.instantiate(module)
@@ -90,7 +107,7 @@ def test_instantiating_at_once(host, attempt):
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_compiling_at_once(host, attempt):
+def test_compiling_at_once(host, kill_fork_server, attempt):
     """Killed while idle: the very next compile works."""
     add(host)
     with kill_fork_server() as held:
@@ -98,7 +115,7 @@ def test_compiling_at_once(host, attempt):
         assert host.compile(f'(module (func (export "f{attempt}")))').exports() == [f"f{attempt}"]
 
 
-def test_noticed_before_the_next_use(host, wait_for):
+def test_noticed_before_the_next_use(host, kill_fork_server, wait_for):
     """Killed while idle, and everybody has noticed: the instance is not alive, its next use raises, new ones work."""
     old = host.instantiate(host.compile(ADD))
     with kill_fork_server() as held:
@@ -108,13 +125,14 @@ def test_noticed_before_the_next_use(host, wait_for):
     assert add(host) == 3
 
 
-def test_replaced_before_anybody_has_noticed(host):
+def test_replaced_before_anybody_has_noticed(host, kill_fork_server):
     """While the supervisor's own thread is late, a new one may start: the old one's instances get the same error."""
     running, held_up, go_on = (threading.Event() for _ in range(3))
+    known = housekeepers()
     imports = WasmImports(pd_log=lambda *_: running.set())
     old, calling = (host.instantiate(host.compile(LOOP), imports) for _ in range(2))
     # Nothing public can hold it up: this is its regular duty, replaced for once.
-    (housekeeper,) = (it for it in gc.get_objects() if isinstance(it, Housekeeper) and not it.stopped)
+    (housekeeper,) = housekeepers() - known
     tick = housekeeper._tick
     errors = []
 
@@ -146,17 +164,17 @@ def test_replaced_before_anybody_has_noticed(host):
     assert lost(calling, "ok") == lost(old, "ok") == errors[0]
 
 
-def test_again_and_again(host):
+def test_again_and_again(host, kill_fork_server, others):
     """A fork server each time, ten deaths in a row, and no more than one at a time."""
     for n in range(10):
         assert add(host, n, n) == 2 * n
         with kill_fork_server() as held:
             assert held.wait_gone() == []
     assert add(host) == 3
-    assert fork_server()
+    assert fork_server(besides=others)
 
 
-def test_while_eight_threads_start_instances(host):
+def test_while_eight_threads_start_instances(host, kill_fork_server):
     """Killed under way, some of them may get an error, and it is the clear one; afterwards all works."""
     module = host.compile(ADD)
     barrier = threading.Barrier(9)

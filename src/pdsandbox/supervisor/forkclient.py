@@ -129,15 +129,16 @@ class ForkServer:
 
     # --- any thread ---
 
-    def spawn(self, role: int, *, artifact: int | None = None, wait: bool = True) -> Handle:
+    def spawn(self, role: int, owner: object, *, artifact: int | None = None, wait: bool = True) -> Handle:
         """Ask for a child; the handle tells later whether there is one. InstantiationError, HOST, if not even that.
 
+        `owner`: who ends the child; if that object goes without having done so, the housekeeper does.
         `artifact`: a descriptor (it stays the caller's) of the module that the worker will load.
         `wait` False: BlockingIOError instead of waiting when the fork server is busy.
         """
         ends = Ends()
         ticket = next(_tickets)
-        handle = Handle(ticket, role, ends, self._registry)
+        handle = Handle(ticket, role, ends, owner, self._registry)
         try:
             with self._lock:
                 if self._gone is not None:

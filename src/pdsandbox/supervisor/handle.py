@@ -19,6 +19,7 @@ import copy
 import os
 import socket
 import threading
+import weakref
 from typing import Final
 
 from ..errors import WasmError
@@ -58,6 +59,10 @@ class Ends:
         while self.ours:
             os.close(self.ours.pop())
 
+    def __del__(self) -> None:
+        # Only when whoever made them was torn away before a handle had them: a handle closes them itself.
+        self.close()
+
     def close_child(self) -> None:
         """After the hand-over: the child's ends, but for the copy of the request pipe's."""
         for fd in self.child[1:]:
@@ -75,7 +80,8 @@ class Ends:
 class Handle:
     """See the module's text. `ticket` is the fork server's name for the child; `turn` is held by who uses its pipes."""
 
-    def __init__(self, ticket: int, role: int, ends: Ends, registry: set[Handle]) -> None:
+    def __init__(self, ticket: int, role: int, ends: Ends, owner: object, registry: set[Handle]) -> None:
+        self.owner = weakref.ref(owner)  # once that is gone nobody can use this, or end it
         self.ticket = ticket
         self.role = role
         self.ends = ends
@@ -213,9 +219,14 @@ class Handle:
     # --- whoever finds it idle ---
 
     def look_when_idle(self, rss_bytes: int | None) -> None:
-        """Unless somebody has the turn: judge resident memory, drain standard error, let go of one that has ended."""
+        """Unless somebody has the turn: judge resident memory, drain standard error, let go of one that has ended.
+
+        One whose owner is gone (torn away by an exception from a signal handler) is ended.
+        """
         if self.turn.acquire(blocking=False):
             try:
+                if self.owner() is None:
+                    self.condemn(monitor.abandoned())
                 if not self.alive:
                     self.release()
                     return

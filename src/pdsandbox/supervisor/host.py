@@ -121,7 +121,7 @@ class Supervisor(WasmHost):
             place = self._compilers.take()
             try:
                 server, housekeeper = self._processes.started()
-                handle = server.spawn(c.Role.COMPILER)
+                handle = server.spawn(c.Role.COMPILER, place)
                 leave = housekeeper.later
                 return compiling.run(handle, source, text=text, limits=self.limits, leave=leave)
             finally:
@@ -167,13 +167,9 @@ class Supervisor(WasmHost):
         limits = self.limits
         try:
             artifact = module.compiled.artifact.duplicate()
+            handle, channel, spare = self._processes.take_worker(server, artifact.fd, artifact)
         except OSError as exc:
             raise monitor.host_failure(exc) from exc
-        try:
-            handle, channel, spare = self._processes.take_worker(server, artifact)
-        except BaseException:
-            os.close(artifact)
-            raise
         fuel = FuelMeter(limits.fuel, metered=self.engine.fuel)
         talk = Conversation(
             channel,
@@ -184,15 +180,14 @@ class Supervisor(WasmHost):
             spin=self._spin,
             interruptible=self.engine.interruptible,
         )
+        handle.owner = weakref.ref(talk)
         # The turn is ours until the instance stands: a host function of the start function cannot re-enter.
         handle.turn.acquire()
         try:
             start = monitor.start_watch(time.monotonic())
             handle.watch = start
-            try:
-                talk.send_load(load, artifact if spare else None, start)
-            finally:
-                os.close(artifact)
+            talk.send_load(load, artifact.fd if spare else None, start)
+            artifact.close()
             channel.receive(start)  # READY
             talk.await_loaded(talk.begin(time.monotonic(), limits.wall_s))
             if not handle.wait_settled(monitor.START_TIMEOUT_S):

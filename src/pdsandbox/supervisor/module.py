@@ -30,12 +30,12 @@ class Artifact:
         self._finalizer = weakref.finalize(self, leave, functools.partial(os.close, fd))
         self._finalizer.atexit = False
 
-    def duplicate(self) -> int:
+    def duplicate(self) -> Duplicate:
         """A descriptor of the caller's own; InstantiationError, CLOSED, when the supervisor is closed."""
         with self._lock:
             if self._fd < 0:
                 raise InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
-            return os_.above_std(os.dup(self._fd))
+            return Duplicate(self._fd)
 
     def close(self) -> None:
         """Twice is allowed."""
@@ -43,6 +43,25 @@ class Artifact:
             if self._fd >= 0 and self._finalizer.detach() is not None:
                 os.close(self._fd)
             self._fd = -1
+
+
+class Duplicate:
+    """A duplicate of a descriptor, closed at the latest with this object."""
+
+    __slots__ = ("__weakref__", "fd")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = -1
+        self.fd = os_.above_std(os.dup(fd))
+
+    def close(self) -> None:
+        """Twice is allowed."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class Compiled:

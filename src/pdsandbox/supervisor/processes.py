@@ -155,7 +155,7 @@ class Processes:
                 pair[0].release_when_idle()
             try:
                 while len(self.spares) < self._spare_count:
-                    handle = server.spawn(c.Role.WORKER, wait=False)
+                    handle = server.spawn(c.Role.WORKER, self, wait=False)
                     self.spares.append((handle, Channel(handle)))
             except (OSError, InstantiationError):
                 pass  # no spare now; who needs a worker asks, and hears why not
@@ -164,7 +164,7 @@ class Processes:
             for handle in list(housekeeper.handles):
                 handle.look_when_idle(self._limits.rss_bytes if handle.role == c.Role.WORKER else None)
 
-    def take_worker(self, server: ForkServer, artifact: int) -> tuple[Handle, Channel, bool]:
+    def take_worker(self, server: ForkServer, artifact: int, owner: object) -> tuple[Handle, Channel, bool]:
         """A worker, and whether it is a spare; else one was asked for now, and has the artifact."""
         with self._lock:
             most = self._max_workers
@@ -177,11 +177,12 @@ class Processes:
             while self.spares:
                 handle, channel = self.spares.popleft()
                 if handle.running():
+                    handle.owner = weakref.ref(owner)
                     return handle, channel, True
                 handle.condemn(monitor.closed())
                 handle.release_when_idle()
             try:
-                handle = server.spawn(c.Role.WORKER, artifact=artifact)
+                handle = server.spawn(c.Role.WORKER, owner, artifact=artifact)
             except OSError as exc:
                 raise monitor.host_failure(exc) from exc
             except InstantiationError as exc:
