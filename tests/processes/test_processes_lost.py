@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gc
 import os
 import signal
@@ -125,7 +126,7 @@ def test_noticed_before_the_next_use(host, kill_fork_server, wait_for):
     assert add(host) == 3
 
 
-def test_replaced_before_anybody_has_noticed(host, kill_fork_server):
+def test_replaced_before_anybody_has_noticed(host, kill_fork_server, others, wait_for):
     """While the supervisor's own thread is late, a new one may start: the old one's instances get the same error."""
     running, held_up, go_on = (threading.Event() for _ in range(3))
     known = housekeepers()
@@ -152,13 +153,17 @@ def test_replaced_before_anybody_has_noticed(host, kill_fork_server):
         housekeeper._tick = tick
 
     housekeeper._tick = late
-    try:
-        assert held_up.wait(60)
-        with kill_fork_server() as held:
-            held.wait_gone()
-            assert add(host) == 3
-    finally:
-        go_on.set()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        try:
+            assert held_up.wait(60)
+            with kill_fork_server() as held:
+                held.wait_gone()
+            answer = pool.submit(add, host)
+            # A new one runs, and has been asked for a child.
+            wait_for(lambda: any(descendants(pid) for pid in fork_servers() - others))
+        finally:
+            go_on.set()
+        assert answer.result(60) == 3
     thread.join(60)
     assert [error.cause for error in errors] == [Cause.HOST]
     assert lost(calling, "ok") == lost(old, "ok") == errors[0]

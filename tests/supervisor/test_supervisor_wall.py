@@ -113,25 +113,16 @@ def test_a_start_function(make_supervisor):
     stopped(lambda: host.instantiate(module))
 
 
-HUGE = {
-    "tables": (many_table_elements, 0.05),
-    "exports": (many_exports, 0.001),
-    "data": (data_segment, 0.001),
-}
-
-
-@pytest.mark.parametrize(("source", "wall_s"), HUGE.values(), ids=HUGE)
-def test_a_huge_instantiation(make_supervisor, source, wall_s):
-    """Time that goes into tables, exports and data before any instruction runs counts as well."""
-    options = {"rss_bytes": None, "memory_bytes": None, "table_elements": None}
-    host = make_supervisor(wall_s=wall_s, **options)
-    module = host.compile(source())
-    stopped(lambda: host.instantiate(module), wall_s)
+def test_a_huge_instantiation(make_supervisor):
+    """Time that the engine takes before any instruction runs counts as well: two seconds' worth of tables."""
+    host = make_supervisor(wall_s=WALL_S, rss_bytes=None, memory_bytes=None, table_elements=None)
+    module = host.compile(many_table_elements())
+    stopped(lambda: host.instantiate(module))
 
 
 @pytest.mark.parametrize("source", [many_exports, data_segment], ids=lambda source: source.__name__)
 def test_a_large_instantiation_within_its_time(host, source):
-    """The same modules pass where there is time enough."""
+    """Many exports, or much data, pass where there is time enough."""
     assert host.instantiate(host.compile(source())).alive
 
 

@@ -50,6 +50,8 @@ class Channel:
         self._poll = select.poll()
         self._poll.register(handle.ends.replies, select.POLLIN)
         self._polls_pidfd = False
+        self._last_words = select.poll()
+        self._last_words.register(handle.ends.replies, select.POLLIN)
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
         self._in_vain = 0
@@ -177,6 +179,9 @@ class Channel:
             if fd in ready:  # a reply that is there counts, even one that came at the very deadline
                 return
             if ready or handle.ended:
+                # It may have said its last words after poll looked at the pipe and before it looked at the pidfd.
+                if fd == self._replies and self._last_words.poll(0):
+                    return
                 self._ended()
             if verdict is not None:
                 if not self._interrupt(watch):

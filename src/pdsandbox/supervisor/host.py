@@ -22,6 +22,7 @@ from ..protocol import control as c
 from ..protocol import messages as m
 from . import compiling, linking, monitor
 from .cache import CompileCache
+from .channel import END_GRACE_S
 from .conversation import Conversation, Spin
 from .forkclient import ForkServer
 from .instance import Instance
@@ -192,6 +193,8 @@ class Supervisor(WasmHost):
             talk.await_loaded(talk.begin(time.monotonic(), limits.wall_s))
             if not handle.wait_settled(monitor.START_TIMEOUT_S):
                 raise InstantiationError("the fork server does not answer", cause=Cause.HOST)
+            if not handle.alive:  # quick enough to load, but refused
+                raise handle.post_mortem(time.monotonic(), END_GRACE_S)
             if self._processes.closed:
                 raise handle.condemn(monitor.closed())
             instance = Instance(talk, module, limits, housekeeper)

@@ -48,10 +48,9 @@ class Artifact:
 class Duplicate:
     """A duplicate of a descriptor, closed at the latest with this object."""
 
-    __slots__ = ("__weakref__", "fd")
+    fd = -1
 
     def __init__(self, fd: int) -> None:
-        self.fd = -1
         self.fd = os_.above_std(os.dup(fd))
 
     def close(self) -> None:
