@@ -180,10 +180,10 @@ def test_two_thousand_deaths_leave_nothing(tmp_path, monkeypatch):
 
         def die(first, count):
             for n in range(first, first + count):
-                if n % 8:
+                if n % 16:
                     victims.from_outside(*OUTSIDE[n % len(OUTSIDE)])
                 else:
-                    victims.from_inside(*INSIDE[n // 8 % len(INSIDE)])
+                    victims.from_inside(*INSIDE[n // 16 % len(INSIDE)])
 
         die(0, WARM_UP)
         workers += 3  # the neighbour and two spares
