@@ -31,6 +31,7 @@ SPIN_S: Final = 40e-6
 # A process that exits closes its pipes last, some microseconds before it has ended; one that only closes them breaks
 # the protocol.
 END_GRACE_S: Final = 1.0
+LEAST_GRACE_S: Final = 0.2
 # A guest checks for an interrupt at every loop and call, within microseconds; a host function in the worker, or one
 # bulk memory operation, may take longer, and is killed.
 INTERRUPT_GRACE_S: Final = 0.1
@@ -117,7 +118,7 @@ class Channel:
                 if got == HEADER_BYTES + length:
                     return kind, self._view[HEADER_BYTES:got]
             if got == 0:
-                self._ended()
+                self._ended(watch)
             if got > 0:
                 self._frames.feed(self._view[:got])
         return self._receive_pieces(watch)
@@ -153,11 +154,13 @@ class Channel:
                 self._wait(self._poll, self._replies, watch)
                 continue
             if not data:
-                self._ended()
+                self._ended(watch)
             frames.feed(self._view[:data])
 
-    def _ended(self) -> NoReturn:
-        raise self.handle.post_mortem(time.monotonic(), END_GRACE_S)
+    def _ended(self, watch: monitor.Watch) -> NoReturn:
+        now = time.monotonic()
+        # Up to the deadline, but not so short that a process on its way out is taken for one that lives on.
+        raise self.handle.post_mortem(now, min(END_GRACE_S, max(LEAST_GRACE_S, watch.deadline - now)))
 
     # --- waiting and judging ---
 
@@ -182,7 +185,7 @@ class Channel:
                 # It may have said its last words after poll looked at the pipe and before it looked at the pidfd.
                 if fd == self._replies and self._last_words.poll(0):
                     return
-                self._ended()
+                self._ended(watch)
             if verdict is not None:
                 if not self._interrupt(watch):
                     raise handle.condemn(verdict)
