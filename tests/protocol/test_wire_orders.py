@@ -115,7 +115,7 @@ def test_every_state_but_gone_has_an_exit() -> None:
 
 
 def test_operations_begin_only_where_nothing_runs() -> None:
-    """LOAD and COMPILE are legal once, before anything; look-ups when idle, calls when idle or right after a look-up."""
+    """LOAD and COMPILE are legal once, before anything; look-ups when idle, calls when idle or right after one."""
     for kind in (m.LOAD, m.COMPILE):
         begins = {at for at, k in TABLE if k == kind}
         assert begins == {S.STARTING, S.FRESH}
