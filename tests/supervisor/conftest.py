@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from leaks import Holdings
@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 class TrackingSupervisor(Supervisor):
     """Knows which instances live, so that a test's are closed after it even if a traceback still holds them."""
 
-    made: weakref.WeakSet[Any] = weakref.WeakSet()
+    made: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
 
     def instantiate(self, *args: Any, **options: Any) -> Any:
         instance = super().instantiate(*args, **options)
@@ -87,8 +87,8 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> SpawnLog:
     """Every child that any fork server is asked for from now on."""
     log, spawn = SpawnLog(), ForkServer.spawn
 
-    def logging_spawn(self: ForkServer, role: int, **options: Any) -> Any:
-        handle = spawn(self, role, **options)
+    def logging_spawn(self: ForkServer, role: int, *args: Any, **options: Any) -> Any:
+        handle = spawn(self, role, *args, **options)
         log.add(role, handle)
         return handle
 

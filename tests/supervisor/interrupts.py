@@ -25,7 +25,7 @@ class Interrupt(KeyboardInterrupt):
     """What the signal handler raises."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _handlers(code: CodeType) -> list[Any]:
     return dis._parse_exception_table(code)  # type: ignore[attr-defined]
 
@@ -38,7 +38,7 @@ def _handler(code: CodeType, at: int) -> tuple[int, int] | None:
 
 
 class Injector:
-    """`run(action)` raises Interrupt at point number `number` of it; `where` then says where that was, else it is None."""
+    """`run(action)` raises Interrupt at point number `number` of it; `where` says where that was, or is None."""
 
     def __init__(self, number: int) -> None:
         self.where: str | None = None
@@ -66,7 +66,11 @@ class Injector:
             code, at = frame.f_code, frame.f_lasti
             last = self._last.get(frame)
             self._last[frame] = at
-            if last is not None and code.co_code[last] in _LOOKS_AT_SIGNALS and _handler(code, last) == _handler(code, at):
+            if (
+                last is not None
+                and code.co_code[last] in _LOOKS_AT_SIGNALS
+                and _handler(code, last) == _handler(code, at)
+            ):
                 self._point(frame, "in")
         elif event == "return":
             self._last.pop(frame, None)

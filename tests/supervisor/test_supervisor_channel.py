@@ -34,7 +34,7 @@ class TellsOfTheEndFirst:
         found = self._poll.poll(timeout)
         cls = type(self)
         if cls.armed and len(self._fds) == 2 and self._fds[0] in [fd for fd, _ in found]:
-            replies, pidfd = self._fds
+            pidfd = self._fds[1]
             assert select.select([pidfd], [], [], PATIENCE_S)[0], "the process was to end after its reply"
             cls.armed = False
             cls.lied += 1

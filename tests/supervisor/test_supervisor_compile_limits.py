@@ -62,7 +62,7 @@ def test_compile_wall_s_just_under(make_supervisor):
     ("mib", "bomb"), [(96, nested_loops), (256, nested_loops), (96, lambda: jump_tables(2000, 300))]
 )
 def test_compile_rss_bytes_stops_a_bomb(make_supervisor, mib, bomb):
-    """A small module that wants gigabytes, bit by bit or in large steps: CompileError, cause RSS, near the limit; then others compile."""
+    """A small module that wants gigabytes, bit by bit or in large steps: CompileError, cause RSS, near the limit."""
     host = make_supervisor(compile_rss_bytes=mib * MIB, compile_wall_s=None)
     error = expect(CompileError, Cause.RSS, lambda: host.compile(bomb()))
     assert error.limit == mib * MIB

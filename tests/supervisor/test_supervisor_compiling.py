@@ -1,4 +1,4 @@
-"""Many compilations at once: equal ones compile once, different ones go on side by side, no more than `max_compilers`."""
+"""Many compilations at once: equal ones compile once, others go on side by side, at most `max_compilers`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sixteen threads on one supervisor, doing everything at once for a few seconds: every answer right, every error expected."""
+"""Sixteen threads on one supervisor, everything at once for some seconds: answers right, errors expected."""
 
 from __future__ import annotations
 
@@ -139,7 +139,8 @@ class Hammer:
                 counts[self.step(rng, me)] += 1
             except WasmError as exc:
                 kind = type(exc), exc.cause
-                assert kind in expected, repr(exc)
+                if kind not in expected:
+                    raise
                 counts[kind] += 1
                 if kind in CLOSED and exc.__class__ is not CallError:
                     break
@@ -150,7 +151,7 @@ class Hammer:
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("spares", [0, 2])
 def test_everything_at_once(make_supervisor, spares):
-    """Create, call, batch, memory, trap, fuel, deadline, kill, close and compile, on shared instances and a small cache."""
+    """Create, call, batch, memory, trap, fuel, deadline, kill, close, compile: shared instances, a small cache."""
     size = make_supervisor().compile(SOURCE.format(number=0)).compiled.artifact.size
     hammer = Hammer(make_supervisor(spares=spares, cache_bytes=5 * size))
     end = time.monotonic() + SECONDS / 2
@@ -201,7 +202,7 @@ def test_closed_in_the_middle_of_everything(make_supervisor):
 @pytest.mark.hammer
 @pytest.mark.timeout(90)
 def test_two_threads_on_one_instance_while_a_third_ends_it(make_supervisor):
-    """A hundred instances, each used by two threads until a third ends it at some moment: right answers, then the cause."""
+    """A hundred instances, each used by two threads until a third ends it: right answers, then the cause."""
     host = make_supervisor(spares=2)
     module = host.compile(SOURCE.format(number=5))
     for turn in range(100):

@@ -252,7 +252,8 @@ def test_here_and_in_the_worker_side_by_side(host):
         ("env", "here"): HostFunction(lambda _caller: os.getpid(), (), ("i32",)),
         ("env", "there"): HostFunction(in_worker(_where_am_i), (), ("i32",)),
     }
-    source = """(module (import "env" "here" (func $here (result i32))) (import "env" "there" (func $there (result i32)))
+    source = """(module (import "env" "here" (func $here (result i32)))
+      (import "env" "there" (func $there (result i32)))
       (func (export "both") (result i32 i32) (call $here) (call $there)))"""
     instance = host.instantiate(host.compile(source), WasmImports(functions=functions))
     assert instance.func("both")() == (os.getpid(), instance.pid)

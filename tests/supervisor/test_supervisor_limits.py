@@ -1,6 +1,8 @@
-"""The other limits, across the pipe: just under passes, just over gives exactly its error and leaves the rest intact."""
+"""The other limits, across the pipe: just under passes, just over gives exactly its error and no more."""
 
 from __future__ import annotations
+
+import functools
 
 import pytest
 from supervising import GUEST, MIB, PAGE, expect, imports, make_guest
@@ -79,7 +81,7 @@ def test_a_guest_cannot_fill_the_outbox(make_sender, outbox):
 
 
 def test_a_guest_cannot_fill_the_outbox_with_nothing(make_sender, outbox):
-    """Empty messages cost the supervisor something, too: `host_call_bytes` counts their arguments, `host_calls` them."""
+    """Empty messages cost something, too: `host_call_bytes` counts their arguments, `host_calls` them."""
     instance = make_sender(host_call_bytes=100_000, host_calls=None)
     over(instance, 100_000, "empty_for_ever")
     assert len(outbox.messages) <= 100_000 // 64
@@ -90,7 +92,7 @@ def test_a_guest_cannot_fill_the_outbox_with_nothing(make_sender, outbox):
 
 
 def test_host_call_bytes_of_sends(make_sender, outbox):
-    """Exactly the limit passes, counting 64 bytes of arguments each; one byte more does not, and is not delivered."""
+    """Exactly the limit passes, with 64 bytes of arguments each; one byte more does not, nor is it delivered."""
     limit = 10 * (64 + 1000 + 5000)
     instance = make_sender(host_call_bytes=limit)
     instance.call("many", [10, 1000, 5000])
@@ -174,7 +176,9 @@ def test_host_calls_of_a_start_function(make_supervisor, where):
         if passes:
             assert host.instantiate(module, offered).alive
         else:
-            error = expect(InstantiationError, Cause.HOST_FUNCTION, lambda: host.instantiate(module, offered))
+            error = expect(
+                InstantiationError, Cause.HOST_FUNCTION, functools.partial(host.instantiate, module, offered)
+            )
             assert error.limit == 5
 
 

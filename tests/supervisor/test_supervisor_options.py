@@ -1,4 +1,4 @@
-"""What a supervisor is made with: clear refusals at once, nothing started before it is used, and the options at work."""
+"""What a supervisor is made with: clear refusals at once, nothing started before use, the options at work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_COUNTS = [-1, 1.0, 1.5, "1", True, float("nan"), 1 << 70, b"1", [1]]
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_within_their_bounds(name):
-    """Both ends are taken, and one beyond either is a ValueError that names the option, both bounds and what was given."""
+    """Both ends are taken; one beyond either is a ValueError that names option, bounds and what was given."""
     low, high = COUNTS[name]
     for value in (low, high):
         Supervisor(**{name: value})

@@ -100,7 +100,7 @@ def exceeded(action, limit=LIMIT, near=NEAR):
 
 
 def used_up_to(instance, target, use):
-    """Have the guest use memory, by `use(instance, bytes already used, bytes to use)`, until about `target` is resident."""
+    """Have the guest use memory, by `use(instance, bytes used, bytes to use)`, until about `target` is resident."""
     used = 0
     while target - resident(instance) >= 512 * 1024:
         more = (target - resident(instance)) // (256 * 1024) * 256 * 1024

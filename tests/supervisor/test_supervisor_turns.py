@@ -52,7 +52,7 @@ WAITING = {
 
 @pytest.mark.parametrize("use", WAITING.values(), ids=WAITING)
 def test_waiting_for_the_turn_is_bounded(host, use):
-    """By the call's own `wall_s`: CallError, USAGE, that says how long; the instance and the other call are untouched."""
+    """By the call's own `wall_s`: CallError, USAGE, that says how long; instance and other call are untouched."""
     inside = Inside()
     instance = make_guest(host, ask=inside)
     first = Thread(lambda: instance.call("ask", [5]))
@@ -73,7 +73,7 @@ def test_waiting_is_bounded_for_what_has_no_limit_of_its_own(make_supervisor):
     assert inside.entered.wait(PATIENCE_S)
     operations = (
         lambda: instance.call("ok"),
-        lambda: instance.func("ok")(),
+        instance.func("ok"),
         lambda: instance.memory_read(0, 1),
         lambda: instance.memory_write(0, b"x"),
         lambda: instance.set_fuel(5),

@@ -1,4 +1,4 @@
-"""The wall clock while a host function has the thread of the call: a watchdog ends the worker, the call says so later."""
+"""The wall clock while a host function has the call's thread: a watchdog ends the worker, the call says so later."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_many_short_callbacks_have_one_deadline(host):
 
 
 def test_two_late_callbacks_at_once(host):
-    """One watchdog serves many: each worker ends at its own deadline, also one whose deadline came later but is nearer."""
+    """One watchdog serves many: each worker ends at its own deadline, also one that came later but is nearer."""
     both_inside = threading.Barrier(2)
 
     def late(pid_of):
@@ -159,7 +159,7 @@ class _PollFd(ctypes.Structure):
 
 
 def keep_the_gil_until_it_ends(pid):
-    """Wait for the process's end in C without giving up the GIL: no other thread of this process runs. Whether it did."""
+    """Wait in C for the process's end, keeping the GIL: no other thread of this process runs. Whether it came."""
     descriptor = os.pidfd_open(pid)
     try:
         entry = _PollFd(descriptor, select.POLLIN, 0)

@@ -104,7 +104,8 @@ def test_max_workers_for_many_threads(make_supervisor):
         try:
             return host.instantiate(module, imports())
         except InstantiationError as exc:
-            assert exc.cause is Cause.USAGE
+            if exc.cause is not Cause.USAGE:
+                raise
             return None
 
     made = [instance for instance in together(*[attempt] * 16) if instance is not None]
@@ -208,4 +209,3 @@ def test_an_instance_that_waits_for_its_worker_is_not_stopped_by_its_own_deadlin
     finally:
         os.kill(server, signal.SIGCONT)
     assert thread.result().call("ok") == [I32(42)]
-
