@@ -154,7 +154,11 @@ def test_closing_the_supervisor_during_calls(make_supervisor):
     """Running, waiting and later calls of all its instances: CallError, CLOSED; no worker is left when it returns."""
     host = make_supervisor()
     inside, running = Inside(), threading.Barrier(4)
-    looping = [make_guest(host, tell=lambda _: running.wait(PATIENCE_S)) for _ in range(3)]
+
+    def tell(_value):
+        running.wait(PATIENCE_S)  # its index is no result
+
+    looping = [make_guest(host, tell=tell) for _ in range(3)]
     asking = make_guest(host, ask=inside)
     threads = [Thread(lambda guest=guest: guest.call("run")) for guest in looping]
     threads.append(Thread(lambda: asking.call("ask", [1])))
