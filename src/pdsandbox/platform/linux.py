@@ -7,6 +7,7 @@ OSError. Needs Linux 5.4 (pidfd_open, waitid on pidfds) and /proc.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -20,7 +21,6 @@ from typing import Final, NamedTuple
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 
-_libc = ctypes.CDLL(None, use_errno=True)
 # Non-blocking reads and writes on pipes take well under a microsecond. Releasing the GIL around them makes 32
 # threads convoy (17-23k calls/s instead of 70-100k), so these two keep it. errno is not looked at: whoever gets
 # -1 repeats the call through `os`, which raises.
@@ -37,7 +37,6 @@ yield_core.argtypes = ()
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
-_PR_SET_THP_DISABLE: Final = 41
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -193,15 +192,16 @@ def read_resident(fd: int) -> int:
 
 def die_with_parent(parent: int) -> None:
     """SIGKILL this process when its parent ends; also when that has happened already."""
-    if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    # Without ctypes' own copy of errno, which a fresh fork would have to set up: this call fails for one reason only.
+    if _keeping_gil.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0):
+        raise OSError(errno.EINVAL, "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def set_name(name: str) -> None:
     """The name that ps and top show."""
-    _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0)
+    _keeping_gil.prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()[:15]), 0, 0, 0)
 
 
 def close_all_but(keep: set[int]) -> None:

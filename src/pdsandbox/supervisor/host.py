@@ -12,14 +12,12 @@ import time
 import weakref
 from typing import Any, Final
 
-from ..callbacks import Callback
 from ..calls import FuelMeter
 from ..errors import CallError, Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
 from ..imports import WasmImports
 from ..interfaces import WasmHost, WasmModule
 from ..limits import EngineConfig, Limits
 from ..protocol import control as c
-from ..protocol import messages as m
 from . import compiling, linking, monitor
 from .cache import CompileCache
 from .channel import END_GRACE_S
@@ -152,18 +150,17 @@ class Supervisor(WasmHost):
             text = f"imports must be WasmImports, not {type(offered).__name__}"
             raise InstantiationError(text, cause=Cause.USAGE)
         self._processes.own()
-        load, callbacks = linking.plan(module.compiled.imports, offered, self.limits)
         for _ in range(2):
             try:
-                return self._instantiate(module, load, callbacks)
+                return self._instantiate(module, offered)
             except NeverRan:
                 pass
         try:
-            return self._instantiate(module, load, callbacks)
+            return self._instantiate(module, offered)
         except NeverRan as exc:
             raise exc.error from exc
 
-    def _instantiate(self, module: Module, load: m.Load, callbacks: list[Callback]) -> Instance:
+    def _instantiate(self, module: Module, offered: WasmImports) -> Instance:
         server, housekeeper = self._processes.started()
         limits = self.limits
         try:
@@ -171,6 +168,8 @@ class Supervisor(WasmHost):
             handle, channel, spare = self._processes.take_worker(server, artifact.fd, artifact)
         except OSError as exc:
             raise monitor.host_failure(exc) from exc
+        # The worker is on its way from here on: what can be done meanwhile is done meanwhile.
+        load, callbacks = linking.plan(module.compiled.imports, offered, limits)
         fuel = FuelMeter(limits.fuel, metered=self.engine.fuel)
         talk = Conversation(
             channel,
