@@ -23,11 +23,11 @@ from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.codec import ProtocolError
 from ..protocol.frames import HEADER
-from ..slots import SLOT_BYTES, Slots
+from ..slots import SLOT_BYTES
 from ..values import WasmVal
 from . import monitor
+from .calling import Export, Spin
 from .channel import Channel
-from .handle import Handle
 from .housekeeper import Housekeeper
 
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
@@ -36,34 +36,6 @@ CLOSE_S: Final = 1e-3
 # A sample takes 4 us: at most 0.4 % of the time.
 SAMPLE_S: Final = 1e-3
 _HOST_FAIL: Final = m.HostFail().frame()
-
-
-class Export:
-    """An exported function: its number in the worker, codecs for its types, its name until it was resolved there."""
-
-    __slots__ = ("call_head", "number", "params", "results", "stride", "type", "unresolved")
-
-    def __init__(self, number: int, type_: FuncType, name: str) -> None:
-        self.number = number
-        self.unresolved: str | None = name
-        self.type = type_
-        self.params = Slots(type_.params)
-        self.results = Slots(type_.results)
-        self.stride = max(self.params.nbytes, self.results.nbytes)
-        self.call_head = HEADER.pack(m.CALL_LAYOUT.size + self.params.nbytes, m.CALL)
-
-
-class Spin:
-    """Which operations run now, so that nobody spins unless a core is free for both ends. Shared by a host.
-
-    A set, because adding and discarding are atomic where counting up and down between threads is not.
-    """
-
-    __slots__ = ("most", "running")
-
-    def __init__(self, cores: int) -> None:
-        self.running: set[Handle] = set()
-        self.most = cores // 2
 
 
 class Conversation:

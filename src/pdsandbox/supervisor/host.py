@@ -20,8 +20,9 @@ from ..limits import EngineConfig, Limits
 from ..protocol import control as c
 from . import compiling, linking, monitor
 from .cache import CompileCache
+from .calling import Spin
 from .channel import END_GRACE_S
-from .conversation import Conversation, Spin
+from .conversation import Conversation
 from .forkclient import ForkServer
 from .instance import Instance
 from .module import Artifact, Compiled, Module

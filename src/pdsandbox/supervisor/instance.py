@@ -24,7 +24,8 @@ from ..slots import SLOT_BYTES
 from ..text import quoted
 from ..values import WasmVal
 from . import monitor
-from .conversation import Conversation, Export
+from .calling import Export
+from .conversation import Conversation
 from .handle import Handle
 from .housekeeper import Housekeeper
 from .module import Module
