@@ -23,10 +23,13 @@ import select
 import signal
 import socket
 import sys
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from ..platform import os_
 from ..protocol import control as c
+
+
+_NAME: Final = "pdsandbox-fork"
 
 
 def main(control_fd: int, supervisor_pid: int) -> NoReturn:
@@ -46,7 +49,7 @@ def main(control_fd: int, supervisor_pid: int) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os_.close_all_but({control_fd, supervisor})
-    os_.set_name("pdsandbox-fork")
+    os_.set_name(_NAME)
     os.chdir("/")
     os_.forbid_core_dumps()
     control.settimeout(None)
@@ -95,7 +98,7 @@ class ForkServer:
     def warm(self) -> None:
         """Load the engine and touch what every worker will touch, so that it is shared by all forks."""
         from ..runtime import capi, engine
-        from ..worker import compiler, loop, warmup
+        from ..worker import compiler, loop, rehearsal, warmup
 
         capi.load(self._config.library)
         self._engine = engine.Engine(
@@ -109,7 +112,9 @@ class ForkServer:
             raise SystemExit("the fork server has more than one thread")
         self._data = os_.data_ceiling(self._config.data_more)
         self._compiler_data = os_.data_ceiling(self._config.compiler_data_more)
-        gc.collect()
+        gc.collect()  # drops what was specialised and cached, so it comes first
+        rehearsal.rehearse(self._engine, warm, self._config, artifact)
+        os_.set_name(_NAME)
         # From here on a collection would only touch pages that forks share.
         gc.freeze()
         gc.disable()

@@ -84,6 +84,10 @@ class Worker:
             pass
         return 0
 
+    def close(self) -> None:
+        """Delete the guest: after a rehearsal, in the fork server. A worker just exits."""
+        self._guest.close()
+
     # --- the loop ---
 
     def _serve(self) -> None:
@@ -183,7 +187,9 @@ class Worker:
             if len(fds) != 1:
                 raise InstantiationError("the module could not be handed to the worker", cause=Cause.HOST)
             fd = fds[0]
-        if self._engine.interruptible:
+        if self._socket < 0:
+            pass  # a rehearsal
+        elif self._engine.interruptible:
             self._listen(socket.socket(fileno=self._socket))
         else:
             os.close(self._socket)

@@ -15,24 +15,26 @@ from ..runtime.engine import Engine, Module
 from ..runtime.guest import Guest, RawFunction
 
 SOURCE = b"""(module
-  (import "env" "host" (func $host (param i32) (result i32)))
+  (import "env" "pd_log" (func $log (param i32 i32 i32)))
   (memory (export "memory") 1 3)
   (data (i32.const 8) "warm")
   (func (export "add") (param i32 i32) (result i32)
-    (i32.add (call $host (local.get 0)) (local.get 1)))
+    (call $log (i32.const 1) (i32.const 8) (i32.const 4))
+    (i32.add (local.get 0) (local.get 1)))
   (func (export "grow") (result i32)
     (i32.store (i32.const 65532) (i32.const 1))
     (memory.grow (i32.const 1)))
   (func (export "trap") (unreachable)))"""
 
-_HOST_TYPE = FuncType(("i32",), ("i32",))
+#: Of its only import, `pd_log`.
+LOG_TYPE = FuncType(("i32", "i32", "i32"), ())
 
 
 def _bind(wanted: ImportType, guest: Guest) -> RawFunction:
     def host(address: int) -> None:
         ctypes.string_at(address, 16)
 
-    return RawFunction(_HOST_TYPE, host)
+    return RawFunction(LOG_TYPE, host)
 
 
 def warm(engine: Engine, artifact: bytes) -> Module:
