@@ -184,6 +184,7 @@ class ForkServer:
             pid = os.fork()
             if pid == 0:
                 self._become_child(packet.role, fds)
+            os_.give_way()  # to the supervisor, which has more to tell the child; our report can wait
             pidfd = -1
             try:
                 pidfd = os_.pidfd_open(pid)

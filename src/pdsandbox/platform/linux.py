@@ -34,6 +34,9 @@ write_nowait.restype = ctypes.c_ssize_t
 # While spinning: whoever is waited for may be on this very core. Keeps the GIL, as the two above.
 yield_core = _keeping_gil["sched_yield"]
 yield_core.argtypes = ()
+# Releases the GIL: whoever was just woken on this core runs now, and not after our time slice.
+give_way = ctypes.CDLL(None)["sched_yield"]
+give_way.argtypes = ()
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15

@@ -156,6 +156,7 @@ class ForkServer:
             self._registry.discard(handle)
             ends.close()
             raise
+        os_.give_way()  # it was woken on this core, and what we have left to do can wait until it has forked
         ends.close_child()
         return handle
 
