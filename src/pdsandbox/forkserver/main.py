@@ -28,7 +28,6 @@ from typing import Any, Final, NoReturn
 from ..platform import os_
 from ..protocol import control as c
 
-
 _NAME: Final = "pdsandbox-fork"
 
 

@@ -85,8 +85,9 @@ class Worker:
         return 0
 
     def close(self) -> None:
-        """Delete the guest: after a rehearsal, in the fork server. A worker just exits."""
+        """After a rehearsal, in the fork server: leave nothing behind, not even cycles. A worker just exits."""
         self._guest.close()
+        self.__dict__.clear()
 
     # --- the loop ---
 
