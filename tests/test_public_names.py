@@ -14,10 +14,11 @@ import pdsandbox
 
 NAMES = """
     CallError Caller Capability Cause CompileError EngineConfig ExportType F32 F64 Frame FuelExhausted FuncType
-    GlobalType GuestExit HostFunction I32 I64 ImportType InstantiationError Limits MemoryAccessError MemoryType
-    RssExceeded Supervisor TableType TagType Trap TrapCode WallClockExceeded WasmError WasmHost WasmImports
-    WasmInstance WasmModule WasmVal WasmtimeHost WorkerCrashed in_worker
-""".split()  # noqa: SIM905 - a list of 38 literals would be a page
+    GlobalType GuestExit Hardening HardeningReport HostFunction I32 I64 ImportType InstantiationError Layer
+    LayerReport Limits MemoryAccessError MemoryType RssExceeded State Supervisor TableType TagType Trap TrapCode
+    WallClockExceeded WasmError WasmHost WasmImports WasmInstance WasmModule WasmVal WasmtimeHost WorkerCrashed
+    in_worker
+""".split()  # noqa: SIM905 - a list of 43 literals would be a page
 INIT = Path(pdsandbox.__file__)
 
 

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from .externs import MemoryType as MemoryType
     from .externs import TableType as TableType
     from .externs import TagType as TagType
+    from .hardening import Hardening as Hardening
+    from .hardening import HardeningReport as HardeningReport
+    from .hardening import Layer as Layer
+    from .hardening import LayerReport as LayerReport
+    from .hardening import State as State
     from .imports import Caller as Caller
     from .imports import HostFunction as HostFunction
     from .imports import WasmImports as WasmImports
@@ -55,6 +60,7 @@ _ROOMS = {
         "Trap TrapCode WallClockExceeded WasmError WorkerCrashed"
     ),
     "externs": "ExportType FuncType GlobalType ImportType MemoryType TableType TagType",
+    "hardening": "Hardening HardeningReport Layer LayerReport State",
     "imports": "Caller HostFunction WasmImports in_worker",
     "interfaces": "Capability WasmHost WasmInstance WasmModule",
     "limits": "EngineConfig Limits",

@@ -172,7 +172,7 @@ def test_two_thousand_deaths_leave_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", None)
     children, workers = {*psutil.Process().children()}, census(tmp_path).processes[WORKER, False]
     limits = Limits(wall_s=PATIENT_S, rss_bytes=64 * MIB, memory_bytes=4 * MIB, fuel=None)
-    with Supervisor(limits=limits, spares=2) as host:
+    with Supervisor(hardening="off", limits=limits, spares=2) as host:
         victims = Victims(host)
         functions = {("m", "host"): HostFunction(lambda caller: 7, results=("i32",))}
         neighbour = host.instantiate(victims.plain, WasmImports(functions=functions))

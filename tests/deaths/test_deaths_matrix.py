@@ -90,7 +90,9 @@ class Scene:
 
     def __init__(self, wall_s):
         # No spares, and all modules now: what comes and goes by itself would count as left behind by a test.
-        self.host = Supervisor(limits=Limits(wall_s=wall_s, rss_bytes=RSS, memory_bytes=4 * MIB, fuel=None), spares=0)
+        self.host = Supervisor(
+            hardening="off", limits=Limits(wall_s=wall_s, rss_bytes=RSS, memory_bytes=4 * MIB, fuel=None), spares=0
+        )
         at_start = [kind for kind, verdict in VERDICTS.items() if (verdict is WALL) == (wall_s == HASTY_S)]
         self.modules = {
             kind: self.host.compile(GUEST.format(start=KINDS.index(kind))) for kind in ("nothing", *at_start)

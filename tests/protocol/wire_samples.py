@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pdsandbox.errors import Frame
 from pdsandbox.externs import ExportType, FuncType, GlobalType, ImportType, MemoryType, TableType, TagType
+from pdsandbox.hardening import Layer, State
 from pdsandbox.protocol import control as c
 from pdsandbox.protocol import messages as m
 
@@ -67,12 +68,28 @@ MESSAGES: tuple[m.Message, ...] = (
 
 PACKETS: tuple[c.Packet, ...] = (
     c.Config(
-        "/opt/\udcff/libwasmtime.so", True, False, 512 << 10, 300 << 20, None, 1 << 27, 8, None, 10**6, None, 1 << 24
+        "/opt/\udcff/libwasmtime.so",
+        True,
+        False,
+        512 << 10,
+        300 << 20,
+        None,
+        1 << 27,
+        8,
+        None,
+        10**6,
+        None,
+        1 << 24,
+        frozenset({Layer.UID, Layer.MDWE}),
+        200,
+        None,
     ),
     c.Spawn(1, c.Role.COMPILER),
+    c.Spawn(1, c.Role.WORKER, functions=True),
     c.Acknowledge(2**64 - 1),
     c.Kill(3),
     c.Hello(4242),
+    c.Hello(1, (c.Seen(c.Role.WORKER, Layer.SECCOMP, State.MISSING, "no f\u00fclter"),)),
     c.Spawned(1, 4243),
     c.Refused(2, 11),
     c.Exited(1, 9, None),

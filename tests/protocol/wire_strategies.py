@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pdsandbox.errors import Frame
 from pdsandbox.externs import ExportType, FuncType, GlobalType, ImportType, MemoryType, TableType, TagType
+from pdsandbox.hardening import Layer, State
 from pdsandbox.protocol import control as c
 from pdsandbox.protocol import messages as m
 from pdsandbox.protocol.metadata import MAX_TYPES, TYPE_NAMES
@@ -117,14 +118,34 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Artifact: st.builds(m.Artifact, blob),
 }
 
+role = st.integers(0, c.Role.COUNT - 1)
 PACKETS: dict[type, st.SearchStrategy[c.Packet]] = {
     c.Config: st.builds(
-        c.Config, path, st.booleans(), st.booleans(), u64, count, count, count, u32, count, count, count, u64
+        c.Config,
+        path,
+        st.booleans(),
+        st.booleans(),
+        u64,
+        count,
+        count,
+        count,
+        u32,
+        count,
+        count,
+        count,
+        u64,
+        st.frozensets(st.sampled_from(Layer)),
+        count,
+        count,
     ),
-    c.Spawn: st.builds(c.Spawn, u64, st.integers(0, c.Role.COUNT - 1)),
+    c.Spawn: st.builds(c.Spawn, u64, role, st.booleans()),
     c.Acknowledge: st.builds(c.Acknowledge, u64),
     c.Kill: st.builds(c.Kill, u64),
-    c.Hello: st.builds(c.Hello, u32),
+    c.Hello: st.builds(
+        c.Hello,
+        u32,
+        some(st.builds(c.Seen, role, st.sampled_from(Layer), st.sampled_from(State), text)),
+    ),
     c.Spawned: st.builds(c.Spawned, u64, u32),
     c.Refused: st.builds(c.Refused, u64, u32),
     c.Exited: st.builds(c.Exited, u64, count.filter(lambda n: n is not None), st.none())

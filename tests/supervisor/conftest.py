@@ -54,7 +54,7 @@ def host() -> Iterator[Any]:
 
 @pytest.fixture
 def make_supervisor() -> Iterator[Callable[..., Any]]:
-    """make_supervisor(spares=0, max_workers=…, **limits): a supervisor, closed after the test."""
+    """make_supervisor(spares=0, max_workers=…, hardening=…, **limits): a supervisor, closed after the test."""
     made: list[Any] = []
 
     def make(
@@ -63,6 +63,7 @@ def make_supervisor() -> Iterator[Callable[..., Any]]:
         max_workers: int | None = None,
         max_compilers: int | None = None,
         cache_bytes: int = 256 << 20,
+        hardening: str = "default",
         **limits: Any,
     ) -> Any:
         limits = {"fuel": None, "wall_s": 60.0, **limits}
@@ -73,6 +74,7 @@ def make_supervisor() -> Iterator[Callable[..., Any]]:
                 max_workers=max_workers,
                 max_compilers=max_compilers,
                 cache_bytes=cache_bytes,
+                hardening=hardening,
             )
         )
         return made[-1]

@@ -193,8 +193,8 @@ def test_closing_the_supervisor_while_it_instantiates(make_supervisor, spawned, 
 
         take = host._processes.take_worker
 
-        def take_and_stop(*args):
-            taken = take(*args)
+        def take_and_stop(*args, **options):
+            taken = take(*args, **options)
             stop_process(spawned.pid_of(taken[0]))
             running.set()
             return taken

@@ -53,7 +53,7 @@ def test_none_is_no_count(name):
         Supervisor(**{name: None})
 
 
-LATER = {"isolation": "module", "cache_dir": "/somewhere", "hardening": "strict"}
+LATER = {"isolation": "module", "cache_dir": "/somewhere"}
 
 
 @pytest.mark.parametrize("name", LATER)
@@ -62,6 +62,13 @@ def test_what_a_later_version_brings(name):
     with pytest.raises(ValueError, match="not available yet") as caught:
         Supervisor(**{name: LATER[name]})
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("hardening", ["", "Default", "none", 1, True, Limits(), b"off"], ids=repr)
+def test_a_hardening_that_there_is_not(hardening):
+    """ValueError or TypeError that shows what is possible."""
+    with pytest.raises((ValueError, TypeError), match='"default", "strict", "off" or a Hardening'):
+        Supervisor(hardening=hardening)
 
 
 @pytest.mark.parametrize("isolation", ["none", "", None, 1, "INSTANCE"], ids=repr)

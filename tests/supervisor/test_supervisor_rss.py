@@ -49,7 +49,7 @@ GUEST = """(module
 
 def _grow_natively(_caller, nbytes):
     """Anonymous memory of the worker's own, page by page."""
-    block = mmap.mmap(-1, nbytes)
+    block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     threading.kept = getattr(threading, "kept", [])
     threading.kept.append(block)
     for at in range(0, nbytes, 4096):
@@ -63,7 +63,7 @@ def _start_a_thread(_caller, nbytes):
     import select
 
     def grow():
-        block = mmap.mmap(-1, nbytes)
+        block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         for at in range(0, nbytes, 4096):
             block[at] = 1
             if at > 40 << 20 and at % 131072 == 0:
@@ -216,7 +216,7 @@ def test_tables_while_instantiating(make_supervisor):
 
 def test_an_idle_worker_that_grows(make):
     """A thread that native code left behind is seen while no call runs, with the same error at the next use."""
-    instance = make(_start_a_thread)
+    instance = make(_start_a_thread, hardening="off")
     instance.call("native", [400 * MIB])
     eventually(lambda: not instance.alive)
     exceeded(lambda: instance.call("ok"))
@@ -234,7 +234,7 @@ def test_without_a_limit(make):
 
 def test_growth_while_a_host_function_has_the_thread(make_supervisor):
     """The worker's own threads may go on meanwhile: that is seen at the latest when nobody has its turn any more."""
-    host = make_supervisor(rss_bytes=LIMIT, memory_bytes=512 * MIB)
+    host = make_supervisor(rss_bytes=LIMIT, memory_bytes=512 * MIB, hardening="off")
     functions = {
         ("env", "native"): HostFunction(in_worker(_start_a_thread), ("i32",)),
         ("env", "wait"): HostFunction(lambda _caller: eventually(lambda: not 0 < resident(instance) < LIMIT)),

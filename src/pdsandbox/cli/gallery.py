@@ -227,6 +227,13 @@ GUESTS: Final = (
         {"exit_code": 3},
     ),
     Guest(
+        "native: open a socket",
+        _native(hostile.open_a_socket),
+        WorkerCrashed,
+        Cause.SIGNAL,
+        {"signal": signal.SIGSYS},
+    ),
+    Guest(
         "native: garbage reply",
         _native(hostile.send_garbage),
         WorkerCrashed,

@@ -6,14 +6,14 @@ of the engine: what such code does, the supervisor must survive and name.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import fcntl
 import os
-import signal
-import stat
+import socket
+import time
 from typing import Any
 
-__all__ = ["compile_bomb", "crash", "exit_quietly", "send_garbage", "send_half_a_reply"]
+__all__ = ["compile_bomb", "crash", "exit_quietly", "open_a_socket", "send_garbage", "send_half_a_reply"]
 
 
 def crash(_caller: Any) -> None:
@@ -27,31 +27,32 @@ def exit_quietly(_caller: Any) -> None:
 
 
 def send_half_a_reply(_caller: Any) -> None:
-    """Start a frame on every pipe that leads out, then say nothing more, ever."""
-    for fd in _outgoing_pipes():
-        os.write(fd, b"\x40\x00\x00")
-    signal.pause()
+    """Start a frame on every descriptor that leads out, then say nothing more, ever."""
+    _write_everywhere(b"\x40\x00\x00")
+    _stay()
 
 
 def send_garbage(_caller: Any) -> None:
     """Answer with bytes that are no frame."""
-    for fd in _outgoing_pipes():
-        os.write(fd, b"\xff" * 64)
-    signal.pause()
+    _write_everywhere(b"\xff" * 64)
+    _stay()
 
 
-def _outgoing_pipes() -> list[int]:
-    """This process's descriptors above the standard three that are the writing end of a pipe."""
-    found = []
+def open_a_socket(_caller: Any) -> None:
+    """Reach for the network."""
+    socket.socket()
+
+
+def _write_everywhere(data: bytes) -> None:
+    """To every descriptor above the standard three: which of them is the way out is not to be asked in the sandbox."""
     for fd in range(3, 64):
-        try:
-            writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
-            is_pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
-        except OSError:
-            continue
-        if writable and is_pipe:
-            found.append(fd)
-    return found
+        with contextlib.suppress(OSError):
+            os.write(fd, data)
+
+
+def _stay() -> None:
+    while True:
+        time.sleep(3600)
 
 
 def compile_bomb(depth: int = 1000, tables: int = 100) -> bytes:

@@ -89,6 +89,8 @@ class ForkServer:
         self._engine: Any = None
         self._worker: Any = None
         self._compile: Any = None
+        self._lockdown: Any = None
+        self._seen: tuple[c.Seen, ...] = ()
         self._data: int | None = None
         self._compiler_data: int | None = None
         self._descriptors = os_.raise_descriptor_limit()
@@ -97,7 +99,7 @@ class ForkServer:
     def warm(self) -> None:
         """Load the engine and touch what every worker will touch, so that it is shared by all forks."""
         from ..runtime import capi, engine
-        from ..worker import compiler, loop, rehearsal, warmup
+        from ..worker import compiler, lockdown, loop, rehearsal, survey, warmup
 
         capi.load(self._config.library)
         self._engine = engine.Engine(
@@ -107,6 +109,10 @@ class ForkServer:
         warm = warmup.warm(self._engine, artifact)
         self._worker = loop.Worker(self._engine, warm, self._config)
         self._compile = compiler.run
+        cpu_s = {c.Role.WORKER: self._config.cpu_s, c.Role.COMPILER: self._config.compiler_cpu_s}
+        self._lockdown = lockdown.Lockdown(self._config.layers, cpu_s)
+        self._lockdown.prepare()
+        self._seen = survey.survey(self._lockdown)
         if len(os.listdir("/proc/self/task")) != 1:
             raise SystemExit("the fork server has more than one thread")
         self._data = os_.data_ceiling(self._config.data_more)
@@ -142,7 +148,7 @@ class ForkServer:
     def serve(self) -> None:
         """Until the supervisor closes the socket or dies."""
         own = os_.pidfd_open(self._pid)
-        self._send(c.Hello(self._pid), [own])
+        self._send(c.Hello(self._pid, self._seen), [own])
         while True:
             for fd, _ in self._poll.poll():
                 if fd == self._supervisor:
@@ -182,7 +188,7 @@ class ForkServer:
             # In the child above 2 as well: the user's program may run without standard streams, but we do not.
             pid = os.fork()
             if pid == 0:
-                self._become_child(packet.role, fds)
+                self._become_child(packet, fds)
             os_.give_way()  # to the supervisor, which has more to tell the child; our report can wait
             pidfd = -1
             try:
@@ -203,7 +209,7 @@ class ForkServer:
             for fd in fds:
                 os.close(fd)
 
-    def _become_child(self, role: int, fds: list[int]) -> NoReturn:
+    def _become_child(self, packet: c.Spawn, fds: list[int]) -> NoReturn:
         """In the fork: nothing of the fork server may be reachable, and nothing may return into its loop."""
         status = 70  # EX_SOFTWARE, when even reporting failed
         try:
@@ -211,14 +217,17 @@ class ForkServer:
             requests, replies, sock, stderr, *artifact = fds
             os.dup2(stderr, 2)
             # The objects that own what is closed here are never collected: this process leaves by _exit.
-            os_.close_all_but({requests, replies, sock, *artifact})
-            if role == c.Role.COMPILER:
+            lockdown = self._lockdown
+            os_.close_all_but({requests, replies, sock, *artifact, *lockdown.descriptors})
+            if packet.role == c.Role.COMPILER:
                 os_.set_name("pdsandbox-comp")
                 os_.set_ceilings(self._compiler_data, self._descriptors)
-                status = self._compile(self._engine, requests, replies)
+                status = self._compile(self._engine, requests, replies, lockdown)
             else:
                 os_.set_ceilings(self._data, self._descriptors)
-                status = self._worker.run(requests, replies, sock, *(artifact or (-1,)))
+                status = self._worker.run(
+                    requests, replies, sock, artifact[0] if artifact else -1, lockdown, functions=packet.functions
+                )
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:

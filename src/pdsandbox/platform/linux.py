@@ -250,5 +250,29 @@ def set_ceilings(data: int | None, descriptors: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (data, data))
 
 
+def limit_cpu(pid: int, seconds: int | None) -> None:
+    """SIGXCPU for process `pid` once it has used this much CPU time in all; None: never."""
+    soft = resource.RLIM_INFINITY if seconds is None else seconds
+    resource.prlimit(pid, resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+def cpu_is_limited() -> bool:
+    """Whether this process was given a limit on CPU time that it cannot raise, and so cannot its children."""
+    return resource.getrlimit(resource.RLIMIT_CPU)[1] != resource.RLIM_INFINITY
+
+
+def denied_call(pid: int) -> str | None:
+    """The name of the system call that a filter ended process `pid` for, where the kernel's log may be read."""
+    from .lockdown import log
+
+    return log.denied_call(pid)
+
+
+def system() -> tuple[str, str]:
+    """("Linux 6.1.0", "x86_64")."""
+    uname = os.uname()
+    return f"{uname.sysname} {uname.release}", uname.machine
+
+
 #: Why workers cannot run on this machine, or None.
 MISSING: str | None = _missing()

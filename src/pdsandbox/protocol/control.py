@@ -8,12 +8,17 @@ fork server runs nobody's code but ours, but it is decoded as strictly as everyb
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, NamedTuple, Self
 
+from ..hardening import Layer, State
 from .codec import ProtocolError, Reader, Writer
 
 PACKET_BYTES: Final = 64 << 10
+_LAYERS: Final = tuple(Layer)
+_STATES: Final = tuple(State)
 SPAWN_FDS: Final = 4
+#: Exit status (EX_OSERR) of a child that could not be locked down; why is its last line on standard error.
+NOT_LOCKED_DOWN: Final = 71
 
 
 class Role:
@@ -26,7 +31,8 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The first packet: the engine, and the limits of all instances. `data_more`: RLIMIT_DATA above the base."""
+    """The first packet: the engine, the limits of all instances, the layers to lock them down with. `data_more`:
+    RLIMIT_DATA above the base. `cpu_s`: the first RLIMIT_CPU."""
 
     KIND: ClassVar[int] = 1
     library: str
@@ -41,6 +47,9 @@ class Config:
     host_calls: int | None
     host_call_bytes: int | None
     message_bytes: int
+    layers: frozenset[Layer]
+    cpu_s: int | None
+    compiler_cpu_s: int | None
 
     def payload(self) -> bytes:
         w = Writer()
@@ -56,6 +65,9 @@ class Config:
         w.optional(self.host_calls)
         w.optional(self.host_call_bytes)
         w.u64(self.message_bytes)
+        w.optional(self.cpu_s)
+        w.optional(self.compiler_cpu_s)
+        w.u32(sum(1 << n for n, layer in enumerate(_LAYERS) if layer in self.layers))
         return w.payload()
 
     @classmethod
@@ -73,26 +85,40 @@ class Config:
             host_calls=r.optional(),
             host_call_bytes=r.optional(),
             message_bytes=r.u64(),
+            cpu_s=r.optional(),
+            compiler_cpu_s=r.optional(),
+            layers=cls._layers(r.u32()),
         )
+
+    @staticmethod
+    def _layers(mask: int) -> frozenset[Layer]:
+        if mask >> len(_LAYERS):
+            raise ProtocolError("a layer that does not exist")
+        return frozenset(layer for n, layer in enumerate(_LAYERS) if mask >> n & 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Fork a child of this role; `ticket` names it from now on."""
+    """Fork a child of this role; `ticket` names it from now on.
+
+    `functions`: its LOAD brings functions of the user's, which it must take in before it locks itself down.
+    """
 
     KIND: ClassVar[int] = 2
     ticket: int
     role: int
+    functions: bool = False
 
     def payload(self) -> bytes:
         w = Writer()
         w.u64(self.ticket)
         w.u8(self.role)
+        w.u8(self.functions)
         return w.payload()
 
     @classmethod
     def read(cls, r: Reader) -> Self:
-        return cls(r.u64(), r.choice(Role.COUNT))
+        return cls(r.u64(), r.choice(Role.COUNT), r.flag())
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +155,46 @@ class Kill:
         return cls(r.u64())
 
 
+class Seen(NamedTuple):
+    """What the survey says about one layer in one kind of child."""
+
+    role: int
+    layer: Layer
+    state: State
+    detail: str
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The fork server is warm. With it comes a pidfd of its own, which cannot be confused with a later process."""
+    """The fork server is warm. With it comes a pidfd of its own, which cannot be confused with a later process.
+
+    `seen`: how its children are locked down.
+    """
 
     KIND: ClassVar[int] = 16
     pid: int
+    seen: tuple[Seen, ...] = ()
 
     def payload(self) -> bytes:
         w = Writer()
         w.u32(self.pid)
+
+        def one(seen: Seen) -> None:
+            w.u8(seen.role)
+            w.u8(_LAYERS.index(seen.layer))
+            w.u8(_STATES.index(seen.state))
+            w.text(seen.detail)
+
+        w.many(self.seen, one)
         return w.payload()
 
     @classmethod
     def read(cls, r: Reader) -> Self:
-        return cls(r.u32())
+        def one() -> Seen:
+            role, layer, state = r.choice(Role.COUNT), r.choice(len(_LAYERS)), r.choice(len(_STATES))
+            return Seen(role, _LAYERS[layer], _STATES[state], r.text())
+
+        return cls(r.u32(), tuple(r.many(one, 7, Role.COUNT * len(_LAYERS))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,8 @@ class Conversation:
             resident = self.handle.read_resident()
             if resident > rss_bytes:
                 raise self.handle.condemn(monitor.rss_exceeded(resident, rss_bytes))
+        if wall_s is None or started + 1.5 * wall_s > self.handle.cpu_until:
+            self.handle.allow_cpu(started, wall_s)
         deadline = math.inf if wall_s is None else started + wall_s
         watch = monitor.Watch(wall_s, deadline, self._limits.rss_bytes, call and self._interruptible)
         self._channel.interrupted = False

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import Cause, InstantiationError
+from ..hardening import Layer
 from ..platform import os_
 from ..protocol import control as c
 from ..protocol.codec import ProtocolError
@@ -65,10 +66,14 @@ class ForkServer:
     def __init__(self, python: str, config: c.Config, registry: set[Handle]) -> None:
         self._handles: dict[int, Handle] = {}
         self._registry = registry
+        # Where the service cannot raise it, nobody sets it either.
+        self._cpu_s = None if os_.cpu_is_limited() or Layer.RLIMITS not in config.layers else config.cpu_s
         self._lock = threading.Lock()
         self._gone: str | None = None
         self._broken = False
         self._buried = Latch()  # why it died is known
+        self._warm = Latch()  # it has said HELLO, or is gone
+        self._seen: tuple[c.Seen, ...] = ()
         self._pidfd = -1
         self.pid: int | None = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -129,16 +134,32 @@ class ForkServer:
 
     # --- any thread ---
 
-    def spawn(self, role: int, owner: object, *, artifact: int | None = None, wait: bool = True) -> Handle:
+    def wait_warm(self, timeout_s: float) -> tuple[c.Seen, ...]:
+        """What it saw of its children's lock-down. InstantiationError, HOST, when it dies first or is not in time."""
+        if not self._warm.wait(timeout_s) or self._gone is not None:
+            text = f"a worker could not be started: {self._gone or f'no fork server after {timeout_s:g} s'}"
+            raise InstantiationError(text, cause=Cause.HOST)
+        return self._seen
+
+    def spawn(
+        self,
+        role: int,
+        owner: object,
+        *,
+        artifact: int | None = None,
+        functions: bool = False,
+        wait: bool = True,
+    ) -> Handle:
         """Ask for a child; the handle tells later whether there is one. InstantiationError, HOST, if not even that.
 
         `owner`: who ends the child; if that object goes without having done so, the housekeeper does.
         `artifact`: a descriptor (it stays the caller's) of the module that the worker will load.
+        `functions`: see `control.Spawn`.
         `wait` False: BlockingIOError instead of waiting when the fork server is busy.
         """
         ends = Ends()
         ticket = next(_tickets)
-        handle = Handle(ticket, role, ends, owner, self._registry)
+        handle = Handle(ticket, role, ends, owner, self._registry, self._cpu_s)
         try:
             with self._lock:
                 if self._gone is not None:
@@ -146,7 +167,9 @@ class ForkServer:
                 self._handles[ticket] = handle
             try:
                 self._send(
-                    c.Spawn(ticket, role), ends.child if artifact is None else [*ends.child, artifact], wait=wait
+                    c.Spawn(ticket, role, functions),
+                    ends.child if artifact is None else [*ends.child, artifact],
+                    wait=wait,
                 )
             except BaseException:
                 with self._lock:
@@ -209,6 +232,8 @@ class ForkServer:
             if len(fds) != 1:
                 raise ProtocolError("HELLO without a pidfd")
             self._pidfd = os_.above_std(fds.pop())
+            self._seen = packet.seen
+            self._warm.set()
         elif isinstance(packet, c.Spawned):
             self._on_spawned(packet, fds)
         elif isinstance(packet, c.Refused):
@@ -267,6 +292,7 @@ class ForkServer:
             handles = list(self._handles.values())
             self._handles.clear()
         self._buried.set()
+        self._warm.set()
         self._kill()
         for handle in handles:
             handle.on_lost(what)

@@ -15,15 +15,19 @@ file, SIGKILL) is never looked at again.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
+import signal
 import socket
 import threading
+import time
 import weakref
 from typing import Final
 
 from ..errors import WasmError
 from ..platform import os_
+from ..protocol.control import NOT_LOCKED_DOWN
 from . import monitor
 from .latch import Latch
 
@@ -32,6 +36,9 @@ STDERR_BYTES: Final = 4096
 REPORT_S: Final = 10.0
 # One drain reads at most this: a worker that floods its standard error must not keep the supervisor busy.
 _DRAIN_BYTES: Final = 64 << 10
+
+
+CORES: Final = os.cpu_count() or 1
 
 
 class Ends:
@@ -80,8 +87,11 @@ class Ends:
 class Handle:
     """See the module's text. `ticket` is the fork server's name for the child; `turn` is held by who uses its pipes."""
 
-    def __init__(self, ticket: int, role: int, ends: Ends, owner: object, registry: set[Handle]) -> None:
+    def __init__(
+        self, ticket: int, role: int, ends: Ends, owner: object, registry: set[Handle], cpu_s: int | None
+    ) -> None:
         self.owner = weakref.ref(owner)  # once that is gone nobody can use this, or end it
+        self._born = time.monotonic()
         self.ticket = ticket
         self.role = role
         self.ends = ends
@@ -100,6 +110,8 @@ class Handle:
         self._lock = threading.Lock()
         self._released = False
         self._tail = bytearray()
+        #: Nothing that ends before this can reach RLIMIT_CPU.
+        self.cpu_until = monitor.cpu_until(cpu_s, self._born, CORES)
         registry.add(self)
 
     # --- what the fork server says; called by the housekeeper ---
@@ -198,8 +210,11 @@ class Handle:
                 watch = self.watch
                 if monitor.timer_fired(sig, watch, now):
                     self._judge(monitor.wall_exceeded(watch.wall_s if watch else None))
+                elif watch is not None and watch.starting and exit_code == NOT_LOCKED_DOWN:
+                    self._judge(monitor.not_locked_down(bytes(self._tail)))
                 else:
-                    verdict = monitor.ended(sig, exit_code)
+                    denied = os_.denied_call(self.pid) if sig == signal.SIGSYS and self.pid else None
+                    verdict = monitor.ended(sig, exit_code, denied)
                     verdict.stderr_tail = bytes(self._tail)
                     self._judge(verdict)
         first = self.verdict
@@ -260,6 +275,15 @@ class Handle:
     def read_nothing(self, sent: int) -> bool:
         """Whether all `sent` bytes of the only thing that was ever said to it are still in the request pipe."""
         return not self._released and os_.unread_bytes(self.ends.requests_read) == sent
+
+    def allow_cpu(self, now: float, wall_s: float | None) -> None:
+        """Raise RLIMIT_CPU so that an operation of `wall_s` seconds that begins now cannot reach it."""
+        if self.pid is None:
+            return  # just started, with what is enough for its start function
+        cpu_s = monitor.cpu_s(now - self._born, wall_s, CORES)
+        self.cpu_until = monitor.cpu_until(cpu_s, self._born, CORES)
+        with contextlib.suppress(OSError):  # it has ended; or this machine refuses, and then none was set
+            os_.limit_cpu(self.pid, cpu_s)
 
     def drain_stderr(self) -> bytes:
         """The last 4 KiB of what the worker wrote to standard error so far."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from ..calls import FuelMeter
 from ..errors import CallError, Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
+from ..hardening import Hardening, HardeningReport, hardening_of
 from ..imports import WasmImports
 from ..interfaces import WasmHost, WasmModule
 from ..limits import EngineConfig, Limits
@@ -43,10 +44,13 @@ class Supervisor(WasmHost):
     max_workers   instances at once; one more is an InstantiationError (default: none)
     max_compilers compilations at once; further ones wait (default: the number of usable cores)
     cache_bytes   bytes of compiled code kept in memory, least recently used out first (default 256 MiB; 100 modules)
+    hardening     "default": every layer that this machine offers; "strict": refuse to start unless all are to be had
+                  (InstantiationError, cause HOST, naming what is missing and how to get it); "off": none, for
+                  debugging; or a `Hardening`
     python        the Python to run workers with, where `sys.executable` is none (frozen or embedding programs)
 
     Raises ValueError for what makes no sense, and for what a later version will bring. Nothing is started before the
-    first use.
+    first use, but for `hardening="strict"`.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class Supervisor(WasmHost):
         max_compilers: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
-        hardening: object = None,
+        hardening: str | Hardening | None = None,
         python: str | os.PathLike[str] | None = None,
     ) -> None:
         self.limits = _instance_of("limits", limits, Limits)
@@ -70,8 +74,7 @@ class Supervisor(WasmHost):
             raise ValueError(f'isolation must be "instance"; "module" is not available yet in this version{known}')
         if cache_dir is not None:
             raise ValueError("cache_dir: the disk cache is not available yet in this version")
-        if hardening is not None:
-            raise ValueError("hardening: lock-down profiles are not available yet in this version")
+        self.hardening = hardening_of(hardening)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         compilers = cores if max_compilers is None else _count("max_compilers", max_compilers, 1, 1024)
         self._processes = Processes(
@@ -80,11 +83,33 @@ class Supervisor(WasmHost):
             spares=_count("spares", spares, 0, 64),
             max_workers=None if max_workers is None else _count("max_workers", max_workers, 1, 100_000),
             python=_path("python", python),
+            hardening=self.hardening,
         )
         self._compilers = CompilerSlots(compilers)
         self._cache = CompileCache(_count("cache_bytes", cache_bytes, 0, 1 << 44))
         self._spin = Spin(cores)
         self._artifacts: weakref.WeakSet[Artifact] = weakref.WeakSet()
+        if self.hardening.required:
+            self._require()
+
+    def _require(self) -> None:
+        """Refuse to start unless all that was asked for holds: see `Hardening.required`."""
+        try:
+            missing = self.hardening_report().missing
+            if missing:
+                what = "; ".join(f"{item.layer.value}: {item.detail}" for item in missing)
+                raise InstantiationError(f"workers cannot be locked down as required: {what}", cause=Cause.HOST)
+        except BaseException:
+            self.close()
+            raise
+
+    def hardening_report(self) -> HardeningReport:
+        """Which layers are between native code in a worker and this machine, seen from inside a worker and a compiler.
+
+        Starts the fork server if need be. Raises InstantiationError, cause HOST, when it cannot be started.
+        """
+        self._processes.own()
+        return self._processes.hardening_report()
 
     # --- compiling ---
 
@@ -166,7 +191,8 @@ class Supervisor(WasmHost):
         limits = self.limits
         try:
             artifact = module.compiled.artifact.duplicate()
-            handle, channel, spare = self._processes.take_worker(server, artifact.fd, artifact)
+            functions = linking.ships_functions(module.compiled.imports, offered)
+            handle, channel, spare = self._processes.take_worker(server, artifact.fd, artifact, functions=functions)
         except OSError as exc:
             raise monitor.host_failure(exc) from exc
         # The worker is on its way from here on: what can be done meanwhile is done meanwhile.

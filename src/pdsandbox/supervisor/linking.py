@@ -12,6 +12,12 @@ from ..limits import Limits
 from ..protocol import messages as m
 
 
+def ships_functions(wanted: tuple[ImportType, ...], imports: WasmImports) -> bool:
+    """Whether the worker will take in functions of the user's: it must not be locked down before."""
+    offers = (imports.offer(item.module, item.name) for item in wanted)
+    return any(offer is not None and isinstance(offer.fn, InWorker) for offer in offers)
+
+
 def plan(wanted: tuple[ImportType, ...], imports: WasmImports, limits: Limits) -> tuple[m.Load, list[Callback]]:
     """The LOAD message for this module and these imports, and the functions that it numbers."""
     callbacks: list[Callback] = []

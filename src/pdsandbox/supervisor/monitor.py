@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno as errno_names
+import math
 import os
 import signal
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ MIB = 1 << 20
 _BYTES_PER_S = 4 << 30
 _SAMPLE_MOST_S = 0.010
 _SAMPLE_LEAST_S = 0.0005
+
+# So that it is seldom raised.
+_CPU_SLACK_S = 60
 
 #: From exec to a warm fork server takes about 85 ms on an idle machine, from there to a worker 3 ms.
 START_TIMEOUT_S = 60.0
@@ -89,16 +93,39 @@ def rss_exceeded(resident: int, limit: int) -> RssExceeded:
     return RssExceeded(text, limit=limit, observed=resident)
 
 
-def ended(sig: int | None, exit_code: int | None) -> WorkerCrashed:
-    """A worker that ended by itself."""
+def ended(sig: int | None, exit_code: int | None, denied: str | None = None) -> WorkerCrashed:
+    """A worker that ended by itself. `denied`: the system call that the filter ended it for, where that is known."""
     if sig is not None:
-        return WorkerCrashed(f"worker crashed: {signal_name(sig)}", cause=Cause.SIGNAL, signal=sig)
+        what = f" (system call {denied})" if denied else ""
+        return WorkerCrashed(f"worker crashed: {signal_name(sig)}{what}", cause=Cause.SIGNAL, signal=sig)
     return WorkerCrashed(f"worker crashed: exit code {exit_code}", cause=Cause.EXIT, exit_code=exit_code)
 
 
+def not_locked_down(last_words: bytes) -> InstantiationError:
+    """A worker that could not give up what it must: it has met nobody's code."""
+    lines = last_words.decode("utf-8", "replace").strip().splitlines() or ["it did not say why"]
+    return InstantiationError(f"a worker could not be locked down: {one_line(lines[-1], 200)}", cause=Cause.HOST)
+
+
 def timer_fired(sig: int | None, watch: Watch | None, now: float) -> bool:
-    """Whether a death by SIGALRM was the worker's own backstop: only after the deadline of a running operation."""
-    return sig == signal.SIGALRM and watch is not None and now >= watch.deadline
+    """Whether a death by SIGALRM or SIGXCPU was the backstop: only after the deadline of a running operation."""
+    return sig in (signal.SIGALRM, signal.SIGXCPU) and watch is not None and now >= watch.deadline
+
+
+def cpu_s(age_s: float, wall_s: float | None, cores: int) -> int | None:
+    """The RLIMIT_CPU, in seconds, that a worker of this age will not reach in an operation that keeps its wall-clock
+    limit: all its threads may have been busy for all its life. Generous, so that it is seldom raised."""
+    return None if wall_s is None else math.ceil(cores * (1.5 * age_s + 1.5 * wall_s + _CPU_SLACK_S))
+
+
+def cpu_until(cpu_s: int | None, born: float, cores: int) -> float:
+    """The time before which a worker with this RLIMIT_CPU cannot reach it."""
+    return math.inf if cpu_s is None else born + cpu_s / cores
+
+
+def first_cpu_s(wall_s: float | None, cores: int) -> int | None:
+    """The RLIMIT_CPU of a process that is about to be started; its functions may take a while to import."""
+    return cpu_s(START_TIMEOUT_S, wall_s, cores)
 
 
 def broke_protocol(what: str) -> WorkerCrashed:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from .. import generation
 from ..errors import Cause, InstantiationError, WasmError, WorkerCrashed
+from ..hardening import Hardening, HardeningReport, Layer, LayerReport
 from ..limits import EngineConfig, Limits
 from ..locate import wasmtime_library
 from ..platform import os_
@@ -23,7 +24,7 @@ from ..protocol import control as c
 from . import monitor
 from .channel import Channel
 from .forkclient import ForkServer, interpreter
-from .handle import Handle
+from .handle import CORES, Handle
 from .housekeeper import Housekeeper
 
 MIB: Final = 1 << 20
@@ -53,13 +54,21 @@ class Processes:
     """See the module's text."""
 
     def __init__(
-        self, *, limits: Limits, engine: EngineConfig, spares: int, max_workers: int | None, python: str | None
+        self,
+        *,
+        limits: Limits,
+        engine: EngineConfig,
+        spares: int,
+        max_workers: int | None,
+        python: str | None,
+        hardening: Hardening,
     ) -> None:
         self._limits = limits
         self._engine = engine
         self._spare_count = spares
         self._max_workers = max_workers
         self._python = python
+        self._hardening = hardening
         self._lock = threading.RLock()
         self._generation: int | None = None
         self._config: c.Config | None = None
@@ -142,6 +151,9 @@ class Processes:
             limits.host_calls,
             limits.host_call_bytes,
             limits.message_bytes,
+            frozenset(layer for layer in Layer if self._hardening.wants(layer)),
+            monitor.first_cpu_s(limits.wall_s, CORES),
+            monitor.first_cpu_s(limits.compile_wall_s, 1),
         )
 
     def tick(self) -> None:
@@ -164,8 +176,24 @@ class Processes:
             for handle in list(housekeeper.handles):
                 handle.look_when_idle(self._limits.rss_bytes if handle.role == c.Role.WORKER else None)
 
-    def take_worker(self, server: ForkServer, artifact: int, owner: object) -> tuple[Handle, Channel, bool]:
-        """A worker, and whether it is a spare; else one was asked for now, and has the artifact."""
+    def hardening_report(self) -> HardeningReport:
+        """What the fork server saw; waits until it is warm. InstantiationError, HOST, when it cannot be started."""
+        server, _ = self.started()
+        seen = server.wait_warm(monitor.START_TIMEOUT_S)
+        rows = {
+            role: tuple(LayerReport(item.layer, item.state, item.detail) for item in seen if item.role == role)
+            for role in (c.Role.WORKER, c.Role.COMPILER)
+        }
+        system = ", ".join(os_.system())
+        return HardeningReport(self._hardening, system, rows[c.Role.WORKER], rows[c.Role.COMPILER])
+
+    def take_worker(
+        self, server: ForkServer, artifact: int, owner: object, *, functions: bool
+    ) -> tuple[Handle, Channel, bool]:
+        """A worker, and whether it is a spare; else one was asked for now, and has the artifact.
+
+        `functions`: one that is not locked down yet, because it is to take in functions of the user's.
+        """
         with self._lock:
             most = self._max_workers
             if most is not None:
@@ -174,7 +202,7 @@ class Processes:
                 if used >= most:
                     text = f"max_workers of {most} reached: close an instance first"
                     raise InstantiationError(text, cause=Cause.USAGE, limit=most)
-            while self.spares:
+            while self.spares and not functions:
                 handle, channel = self.spares.popleft()
                 if handle.running():
                     handle.owner = weakref.ref(owner)
@@ -182,7 +210,7 @@ class Processes:
                 handle.condemn(monitor.closed())
                 handle.release_when_idle()
             try:
-                handle = server.spawn(c.Role.WORKER, owner, artifact=artifact)
+                handle = server.spawn(c.Role.WORKER, owner, artifact=artifact, functions=functions)
             except OSError as exc:
                 raise monitor.host_failure(exc) from exc
             except InstantiationError as exc:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from ..errors import CompileError
 from ..protocol import messages as m
 from ..protocol import metadata
+from ..protocol.control import NOT_LOCKED_DOWN, Role
 from ..runtime.engine import Engine
 from .faults import error_message
+from .lockdown import Lockdown, enter
 from .pipes import Inbox, Leave, Outbox
 
 
-def run(engine: Engine, requests: int, replies: int) -> int:
+def run(engine: Engine, requests: int, replies: int, lockdown: Lockdown) -> int:
     """Serve one COMPILE; the process's exit code."""
     try:
         inbox, outbox = Inbox(), Outbox()
         inbox.open(requests)
         outbox.open(replies)
+        if not enter(lockdown, Role.COMPILER):
+            return NOT_LOCKED_DOWN
         outbox.write(m.Ready().frame())
         kind, length = inbox.read(0)
         if kind != m.COMPILE:

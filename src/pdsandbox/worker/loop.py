@@ -7,20 +7,21 @@ arrives during a host call goes to a second buffer, because the engine will stil
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from ..errors import CallError, Cause, InstantiationError, WasmError
 from ..externs import ImportType
 from ..imports import Offer
 from ..platform import os_
 from ..protocol import messages as m
-from ..protocol.control import Config
+from ..protocol.control import NOT_LOCKED_DOWN, Config, Role
 from ..protocol.frames import HEADER, HEADER_BYTES
 from ..runtime.engine import Engine, Module
 from ..runtime.guest import Export, Guest, RawFunction
@@ -28,12 +29,15 @@ from ..runtime.hostcalls import HostCalls, RemoteOffer
 from ..slots import SLOT_BYTES
 from . import warmup
 from .faults import RemoteFailed, error_message
+from .lockdown import Lockdown, enter
 from .pipes import CLOSE_NS, FIRST_SPIN_NS, SPIN_NS, Backstop, Inbox, Leave, Outbox
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
 _RESULT_HEAD: Final = HEADER_BYTES + m.RESULT_LAYOUT.size
 _NAME: Final = "pdsandbox-work"
+# It reads a byte and makes one call; the default would take 8 MiB of what RLIMIT_DATA allows.
+_LISTENER_STACK: Final = 256 << 10
 _READY: Final = m.Ready().frame()
 _RESULTS_HEAD: Final = HEADER_BYTES + m.RESULTS_LAYOUT.size
 
@@ -69,20 +73,48 @@ class Worker:
         )
         self._exports: list[Export] = []
         self._spin_in_call = False
+        self._lockdown: Lockdown | None = None
+        self._spare_socket: socket.socket | None = None
+        self._listening: Any = None  # a lock that the thread for interrupts waits for
 
-    def run(self, requests: int, replies: int, sock: int, artifact: int) -> int:
+    def run(
+        self,
+        requests: int,
+        replies: int,
+        sock: int,
+        artifact: int,
+        lockdown: Lockdown | None,
+        *,
+        functions: bool = False,
+    ) -> int:
         """In the fork: serve until the supervisor leaves; the process's exit code.
 
-        `artifact` is the module's memfd, or -1 for a spare, which gets it over the socket.
+        artifact   the module's memfd, or -1 for a spare, which gets it over the socket
+        lockdown   None in a rehearsal
+        functions  LOAD brings functions of the user's, which are taken in before anything is given up: what they
+                   import is still there
         """
         self._requests, self._socket, self._artifact = requests, sock, artifact
+        self._lockdown = lockdown
         self._inbox.open(requests)
         self._outbox.open(replies)
+        if artifact < 0:  # made now, because it asks the kernel what it is
+            self._spare_socket = socket.socket(fileno=sock)
         try:
-            self._serve()
+            if functions:
+                self._serve(functions=True)
+            elif not self._enter():
+                return NOT_LOCKED_DOWN
+            else:
+                self._serve(functions=False)
         except Leave:
             pass
         return 0
+
+    def _enter(self) -> bool:
+        """Give up all that loading does not need. False when that failed: then nothing hostile may come near."""
+        start = self._start_listening if self._engine.interruptible else None
+        return self._lockdown is None or enter(self._lockdown, Role.WORKER, start)
 
     def close(self) -> None:
         """After a rehearsal, in the fork server: leave nothing behind, not even cycles. A worker just exits."""
@@ -91,17 +123,18 @@ class Worker:
 
     # --- the loop ---
 
-    def _serve(self) -> None:
+    def _serve(self, *, functions: bool) -> None:
         """READY, one LOAD, then requests."""
         self._outbox.write(_READY)
-        if not self._inbox.waiting():
+        if self._artifact < 0:
             # A spare: nobody waits for it, so it may as well touch its pages now.
             os_.set_name(_NAME)
             warmup.run_once(self._engine, self._warm)
         kind, length = self._inbox.read(0)
         if kind != m.LOAD:
             raise SystemExit(f"unexpected message kind {kind} before LOAD")
-        if not self._load(m.Load.decode(self._inbox.view[HEADER_BYTES : HEADER_BYTES + length])):
+        load = m.Load.decode(self._inbox.view[HEADER_BYTES : HEADER_BYTES + length])
+        if not self._load(load, functions=functions):
             return
         inbox, read, idle = self._inbox, self._inbox.read, self._backstop.disarm
         in_vain = skip = 0  # after a spin in vain, the next 1, 2, 4, … 64 are left out
@@ -137,15 +170,20 @@ class Worker:
 
     # --- loading ---
 
-    def _load(self, load: m.Load) -> bool:
+    def _load(self, load: m.Load, *, functions: bool) -> bool:
         """Instantiate; False when that failed and the supervisor was told."""
         guest, hosts = self._guest, self._hosts
         try:
             offers = self._offers(load)
+            if functions and not self._enter():
+                os._exit(NOT_LOCKED_DOWN)
             artifact = self._map_artifact()
             if load.wall_us:
                 self._backstop.arm(load.wall_us / 1e6)
             module = self._engine.deserialize(artifact)
+            os_.set_name(_NAME)
+            if self._lockdown is not None:
+                self._lockdown.lock()
 
             def bind(wanted: ImportType, _guest: Guest) -> RawFunction | None:
                 offer = offers.get((wanted.module, wanted.name))
@@ -158,7 +196,6 @@ class Worker:
             return False
         self._outbox.write(m.Loaded(guest.last_fuel).frame())
         # What nobody waits for comes after the answer.
-        os_.set_name(_NAME)
         gc.enable()  # the fork server had it off: a collection while starting costs more than it can find
         return True
 
@@ -180,19 +217,15 @@ class Worker:
         """The compiled module, which nobody can change any more."""
         fd = self._artifact
         if fd < 0:
-            sock = socket.socket(fileno=self._socket)
-            try:
-                _, fds, _ = os_.recv_fds(sock, 1, 1)
-            finally:
-                sock.detach()
+            assert self._spare_socket is not None
+            _, fds, _ = os_.recv_fds(self._spare_socket, 1, 1)
+            self._spare_socket.detach()
             if len(fds) != 1:
                 raise InstantiationError("the module could not be handed to the worker", cause=Cause.HOST)
             fd = fds[0]
-        if self._socket < 0:
-            pass  # a rehearsal
-        elif self._engine.interruptible:
-            self._listen(socket.socket(fileno=self._socket))
-        else:
+        if self._listening is not None:
+            self._listening.release()  # from now on what comes there is an interrupt
+        elif self._socket >= 0:  # else it is a rehearsal
             os.close(self._socket)
         try:
             if not os_.is_sealed(fd):
@@ -201,19 +234,26 @@ class Worker:
         finally:
             os.close(fd)
 
-    def _listen(self, sock: socket.socket) -> None:
-        """From a thread of its own: a packet on the socket interrupts the guest, wherever it is in its own code.
+    def _start_listening(self) -> None:
+        """A thread of its own: a packet on the socket interrupts the guest, wherever it is in its own code.
 
         The supervisor sends one only while it waits for a call's reply, and takes any reply but the interrupt's trap
-        for a doubt: so none can reach a later call.
+        for a doubt: so none can reach a later call. (Not `threading`: its hooks would cost every fork.)
         """
-        import threading
+        self._listening, begun = _thread.allocate_lock(), _thread.allocate_lock()
+        self._listening.acquire()
+        begun.acquire()
 
         def listen() -> None:
-            while sock.recv(1):
+            begun.release()
+            self._listening.acquire()
+            while os.read(self._socket, 1):
                 self._engine.increment_epoch()
 
-        threading.Thread(target=listen, name="interrupts", daemon=True).start()
+        _thread.stack_size(_LISTENER_STACK)
+        _thread.start_new_thread(listen, ())
+        # It makes calls of its own while it begins, which the filter will refuse.
+        begun.acquire()
 
     # --- requests ---
 

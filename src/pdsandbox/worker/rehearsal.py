@@ -52,7 +52,7 @@ def _once(worker: Worker, memfd: int) -> None:
         os.write(supervisor, frame)
     os.close(supervisor)  # the script ends with the supervisor's end of file
     # Without a socket: nobody can interrupt it, and no thread listens.
-    worker.run(requests, replies, -1, os.dup(memfd))
+    worker.run(requests, replies, -1, os.dup(memfd), None)
     frames, kinds = FrameReader(m.SMALL_CAP), []
     frames.feed(os.read(replies_read, 4096))
     while (found := frames.next()) is not None:

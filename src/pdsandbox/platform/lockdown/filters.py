@@ -1,0 +1,198 @@
+"""Which system calls a worker and a compiler may make, and when: tables, found by leaving one out and testing again.
+
+Three filters. LOADING: a worker from before it is handed out until its module is loaded. LOCKED: on top of it, before
+the first instruction of the guest. COMPILING: a compiler, from before it reads its source. What is in no table fails
+with EPERM; what only an attack would try ends the process with SIGSYS, so that it is seen.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import signal
+from typing import Final
+
+from .seccomp import ALLOW, KILL, OWN_PID, DenyBits, Only, Rule, errno_of
+
+# x86_64: arch/x86/entry/syscalls/syscall_64.tbl.
+_NUMBERS: Final = {
+    "read": 0,
+    "write": 1,
+    "open": 2,
+    "close": 3,
+    "poll": 7,
+    "lseek": 8,
+    "mmap": 9,
+    "mprotect": 10,
+    "munmap": 11,
+    "brk": 12,
+    "rt_sigaction": 13,
+    "rt_sigprocmask": 14,
+    "rt_sigreturn": 15,
+    "pread64": 17,
+    "readv": 19,
+    "writev": 20,
+    "sched_yield": 24,
+    "mremap": 25,
+    "madvise": 28,
+    "shmget": 29,
+    "shmat": 30,
+    "getpid": 39,
+    "setitimer": 38,
+    "socket": 41,
+    "connect": 42,
+    "accept": 43,
+    "sendto": 44,
+    "sendmsg": 46,
+    "recvmsg": 47,
+    "bind": 49,
+    "listen": 50,
+    "socketpair": 53,
+    "clone": 56,
+    "fork": 57,
+    "vfork": 58,
+    "execve": 59,
+    "kill": 62,
+    "fcntl": 72,
+    "ptrace": 101,
+    "setuid": 105,
+    "setgid": 106,
+    "setreuid": 113,
+    "setregid": 114,
+    "setresuid": 117,
+    "setresgid": 119,
+    "sigaltstack": 131,
+    "pivot_root": 155,
+    "prctl": 157,
+    "chroot": 161,
+    "mount": 165,
+    "umount2": 166,
+    "gettid": 186,
+    "init_module": 175,
+    "delete_module": 176,
+    "tkill": 200,
+    "futex": 202,
+    "restart_syscall": 219,
+    "clock_gettime": 228,
+    "clock_nanosleep": 230,
+    "exit": 60,
+    "exit_group": 231,
+    "tgkill": 234,
+    "kexec_load": 246,
+    "add_key": 248,
+    "request_key": 249,
+    "keyctl": 250,
+    "newfstatat": 262,
+    "unshare": 272,
+    "ppoll": 271,
+    "set_robust_list": 273,
+    "accept4": 288,
+    "perf_event_open": 298,
+    "rt_tgsigqueueinfo": 297,
+    "prlimit64": 302,
+    "open_by_handle_at": 304,
+    "setns": 308,
+    "process_vm_readv": 310,
+    "process_vm_writev": 311,
+    "finit_module": 313,
+    "seccomp": 317,
+    "getrandom": 318,
+    "memfd_create": 319,
+    "kexec_file_load": 320,
+    "bpf": 321,
+    "execveat": 322,
+    "userfaultfd": 323,
+    "rt_sigqueueinfo": 129,
+    "pidfd_send_signal": 424,
+    "io_uring_setup": 425,
+    "io_uring_enter": 426,
+    "io_uring_register": 427,
+    "fsopen": 430,
+    "fsmount": 432,
+    "pidfd_open": 434,
+    "clone3": 435,
+    "pidfd_getfd": 438,
+    "process_madvise": 440,
+    "mount_setattr": 442,
+    "memfd_secret": 447,
+}  # fmt: skip - a table
+_NAMES: Final = {number: name for name, number in _NUMBERS.items()}
+
+#: Processes and programs, the network, other processes' memory, kernel interfaces known for their bugs, privileges.
+FATAL: Final = (
+    "clone", "fork", "vfork", "clone3", "execve", "execveat", "socket", "socketpair", "connect", "bind", "listen",
+    "accept", "accept4", "sendto", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "pidfd_open",
+    "pidfd_getfd", "pidfd_send_signal", "kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "bpf",
+    "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "add_key", "request_key",
+    "keyctl", "unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "fsopen", "fsmount", "mount_setattr",
+    "open_by_handle_at", "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "setuid",
+    "setgid", "setreuid", "setregid", "setresuid", "setresgid", "shmget", "shmat", "memfd_secret",
+)  # fmt: skip
+
+# What running, trapping and answering need. `rt_sigaction`: the fault handler restores the default action before a
+# genuine SIGSEGV, which would be reported as SIGSYS otherwise. Nobody may change SIGALRM's or SIGXCPU's.
+_FAULTS: Final = tuple(
+    int(s) for s in (signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)
+)
+_MAP_GROWSDOWN: Final = 0x100
+_MAP_HUGETLB: Final = 0x40000
+_PROT_GROWS: Final = 0x3000000
+# Shared mappings and huge pages escape RLIMIT_DATA.
+_PLAIN_MAPPING: Final = DenyBits(3, mmap.MAP_SHARED | _MAP_GROWSDOWN | _MAP_HUGETLB)
+_NO_EXEC: Final = DenyBits(2, mmap.PROT_EXEC)
+_FUTEX_OPERATIONS: Final = (0, 1, 9, 10)  # WAIT, WAKE and their _BITSET forms; the others have a history
+_BASIC: Final[dict[str, Rule]] = {
+    **dict.fromkeys(
+        ("read", "write", "readv", "writev", "close", "poll", "ppoll", "munmap", "brk", "madvise", "rt_sigreturn",
+         "rt_sigprocmask", "sigaltstack", "restart_syscall", "sched_yield", "clock_gettime", "clock_nanosleep",
+         "getpid", "gettid", "getrandom", "exit", "exit_group"),
+        ALLOW,
+    ),
+    "mmap": (_PLAIN_MAPPING,),
+    "mprotect": (DenyBits(2, _PROT_GROWS),),
+    "mremap": (DenyBits(3, ~1 & 0xFFFFFFFF),),  # no MREMAP_FIXED, no MREMAP_DONTUNMAP
+    "rt_sigaction": (Only(0, _FAULTS),),
+    "futex": (Only(1, _FUTEX_OPERATIONS, mask=0x7F),),
+    "tgkill": (Only(0, (OWN_PID,), otherwise=KILL),),  # abort(3)
+    "memfd_create": errno_of(errno.ENOSYS),  # the engine then goes on without
+}  # fmt: skip
+
+_PR_SET_NAME: Final = 15
+_PR_SET_MDWE: Final = 65
+_PR_GET_MDWE: Final = 66
+_AT_EMPTY_PATH: Final = 0x1000
+_FUTURE: Final[dict[str, Rule]] = {
+    "setitimer": (Only(0, (0,)),),  # ITIMER_REAL: the backstop
+    **dict.fromkeys(("pread64", "recvmsg", "fcntl", "lseek", "seccomp"), ALLOW),
+    "newfstatat": (Only(3, (_AT_EMPTY_PATH,)),),
+    "prctl": (Only(0, (_PR_SET_NAME, _PR_SET_MDWE, _PR_GET_MDWE)),),
+}
+
+
+def _numbered(*tables: dict[str, Rule]) -> dict[int, Rule]:
+    return {_NUMBERS[name]: rule for table in tables for name, rule in table.items()}
+
+
+_DEADLY: Final[dict[str, Rule]] = dict.fromkeys(FATAL, KILL)
+
+LOADING: Final = _numbered(_DEADLY, _BASIC, _FUTURE)
+#: Only what LOADING allows and this does not: all else is left to LOADING.
+LOCKED: Final = _numbered(
+    dict.fromkeys(
+        ("pread64", "recvmsg", "fcntl", "lseek", "seccomp", "newfstatat", "prctl"),
+        errno_of(errno.EPERM),
+    ),
+    {"mmap": (_NO_EXEC,), "mprotect": (_NO_EXEC,)},
+)
+COMPILING: Final = _numbered(_DEADLY, _BASIC)
+
+
+def allowed(*, compiling: bool) -> int:
+    """How many calls a compiler, or a worker with a guest in it, may make, some of them with certain arguments only."""
+    rules = COMPILING if compiling else {**LOADING, **LOCKED}
+    return sum(rule == ALLOW or isinstance(rule, tuple) for rule in rules.values())
+
+
+def name_of(number: int) -> str:
+    """The call's name where these tables know it, else its number."""
+    return _NAMES.get(number, f"number {number}")
