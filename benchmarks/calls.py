@@ -23,6 +23,7 @@ _BATCH = 1000
 
 SERIES = (
     Series("isolated.call", 'Supervisor: instance.call("add", [I32(1), I32(2)])'),
+    Series("isolated.call_off", 'the same, Supervisor(hardening="off")', short="hardening off"),
     Series("isolated.call_ints", 'Supervisor: instance.call("add", [1, 2])'),
     Series("isolated.func", 'Supervisor: add = instance.func("add"); add(1, 2)'),
     Series("isolated.call_many", f'Supervisor: instance.call_many("add", {_BATCH:,} rows of ints), per row'),
@@ -43,6 +44,7 @@ ROWS = (
     Row("call.wasmtime", "isolated call", "isolated.call", "wasmtime.call", bar=_WARM),
     Row("call_ints.wasmtime", "isolated call, plain ints", "isolated.call_ints", "wasmtime.call", bar=_WARM),
     Row("func.wasmtime", "isolated func", "isolated.func", "wasmtime.call", bar=_WARM),
+    Row("call.hardening", "isolated call", "isolated.call", "isolated.call_off", bar=Bar(1.05, "issue 3")),
     Row("call.pipe_spin", "isolated call", "isolated.call", "pipe.spin"),
     Row("func.pipe_spin", "isolated func", "isolated.func", "pipe.spin"),
     Row("call.pipe_block", "isolated call", "isolated.call", "pipe.block"),
@@ -59,6 +61,8 @@ def _open() -> Iterator[Sequence[Contender]]:
         supervisor = stack.enter_context(Supervisor())
         local_host = stack.enter_context(WasmtimeHost())
         isolated = stack.enter_context(supervisor.instantiate(supervisor.compile(ADD)))
+        open_host = stack.enter_context(Supervisor(hardening="off"))
+        unhardened = stack.enter_context(open_host.instantiate(open_host.compile(ADD)))
         local = stack.enter_context(local_host.instantiate(local_host.compile(ADD)))
         spinning = stack.enter_context(Echo("spin"))
         blocking = stack.enter_context(Echo("block"))
@@ -77,6 +81,9 @@ def _open() -> Iterator[Sequence[Contender]]:
         yield (
             block("wasmtime.call", lambda: plain_call(store, 1, 2), calls=_CALLS, lead_in=_LEAD_IN),
             block("isolated.call", lambda: isolated.call("add", [I32(1), I32(2)]), calls=_CALLS, lead_in=_LEAD_IN),
+            block(
+                "isolated.call_off", lambda: unhardened.call("add", [I32(1), I32(2)]), calls=_CALLS, lead_in=_LEAD_IN
+            ),
             spinning.block("pipe.spin", calls=_CALLS, lead_in=_LEAD_IN),
             block("isolated.func", lambda: isolated_func(1, 2), calls=_CALLS, lead_in=_LEAD_IN),
             blocking.block("pipe.block", calls=_CALLS, lead_in=_LEAD_IN),

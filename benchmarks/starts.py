@@ -23,11 +23,29 @@ _BARE = [sys.executable, "-I", "-S", "-c", "pass"]
 
 SERIES = (
     Series("start.cold", "Supervisor(spares=0): cached module to first answer"),
+    Series(
+        "start.cold_off", 'Supervisor(spares=0, hardening="off"): cached module to first answer', short="hardening off"
+    ),
+    Series("start.lockdown", "start.cold less start.cold_off of the same round"),
     Series("start.spare", "Supervisor(spares=1), the spare at rest: cached module to first answer"),
     Series("start.python", "posix_spawn of `python -I -S -c pass` to waitpid", short="python -I -S -c pass"),
 )
 ROWS = (
-    Row("start_cold.python", "start to first answer", "start.cold", "start.python", bar=Bar(0.35, "issue 2")),
+    Row("start_cold.python", "start to first answer", "start.cold", "start.python", bar=Bar(0.50, "issue 3")),
+    Row(
+        "start_cold_off.python",
+        "start to first answer, hardening off",
+        "start.cold_off",
+        "start.python",
+        bar=Bar(0.35, "issue 2"),
+    ),
+    Row(
+        "start.lockdown",
+        "all layers of lock-down, per worker",
+        "start.lockdown",
+        "start.cold_off",
+        bar=Bar(0.0025, "issue 3", of="value"),
+    ),
     Row(
         "start_spare.python",
         "start to first answer, spare ready",
@@ -80,10 +98,20 @@ class Starter:
 
 @contextlib.contextmanager
 def _open() -> Iterator[Sequence[Contender]]:
-    with Supervisor(spares=0) as without, Supervisor(spares=1) as with_spare:
+    with (
+        Supervisor(spares=0) as without,
+        Supervisor(spares=0, hardening="off") as off,
+        Supervisor(spares=1) as with_spare,
+    ):
         cold = Starter("start.cold", without, 0)
+        cold_off = Starter("start.cold_off", off, 0)
         spare = Starter("start.spare", with_spare, 1)
-        yield (bare_python, cold.sample, spare.sample)
+
+        def both() -> Mapping[str, float]:
+            taken = {**cold.sample(), **cold_off.sample()}
+            return {**taken, "start.lockdown": taken["start.cold"] - taken["start.cold_off"]}
+
+        yield (bare_python, both, spare.sample)
 
 
 GROUP = Group("starts", "worker starts", SERIES, ROWS, _open, rounds=200, quick_rounds=50)
