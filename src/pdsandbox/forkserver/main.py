@@ -89,6 +89,7 @@ class ForkServer:
         self._engine: Any = None
         self._worker: Any = None
         self._compile: Any = None
+        self._cgroups: Any = None
         self._lockdown: Any = None
         self._seen: tuple[c.Seen, ...] = ()
         self._data: int | None = None
@@ -98,6 +99,7 @@ class ForkServer:
 
     def warm(self) -> None:
         """Load the engine and touch what every worker will touch, so that it is shared by all forks."""
+        from ..platform.lockdown import cgroup
         from ..runtime import capi, engine
         from ..worker import compiler, lockdown, loop, rehearsal, survey, warmup
 
@@ -109,6 +111,8 @@ class ForkServer:
         warm = warmup.warm(self._engine, artifact)
         self._worker = loop.Worker(self._engine, warm, self._config)
         self._compile = compiler.run
+        if self._config.cgroup:
+            self._cgroups = cgroup.Leaves(self._config.cgroup, self._pid)
         cpu_s = {c.Role.WORKER: self._config.cpu_s, c.Role.COMPILER: self._config.compiler_cpu_s}
         self._lockdown = lockdown.Lockdown(self._config.layers, cpu_s)
         self._lockdown.prepare()
@@ -186,6 +190,9 @@ class ForkServer:
             if truncated or not c.SPAWN_FDS <= len(fds) <= c.SPAWN_FDS + 1:
                 raise OSError(errno.EMFILE, "descriptors did not fit")
             # In the child above 2 as well: the user's program may run without standard streams, but we do not.
+            if self._cgroups is not None:
+                rss = self._config.rss_bytes if packet.role == c.Role.WORKER else self._config.compiler_rss_bytes
+                self._cgroups.make(packet.ticket, rss)
             pid = os.fork()
             if pid == 0:
                 self._become_child(packet, fds)
@@ -204,6 +211,8 @@ class ForkServer:
             self._ticket_of[pidfd] = packet.ticket
             self._send(c.Spawned(packet.ticket, pid), [pidfd])
         except OSError as exc:
+            if self._cgroups is not None:
+                self._cgroups.remove(packet.ticket)
             self._send(c.Refused(packet.ticket, exc.errno or errno.EIO), [])
         finally:
             for fd in fds:
@@ -217,6 +226,8 @@ class ForkServer:
             requests, replies, sock, stderr, *artifact = fds
             os.dup2(stderr, 2)
             # The objects that own what is closed here are never collected: this process leaves by _exit.
+            if self._cgroups is not None:
+                self._cgroups.enter(packet.ticket)
             lockdown = self._lockdown
             os_.close_all_but({requests, replies, sock, *artifact, *lockdown.descriptors})
             if packet.role == c.Role.COMPILER:
@@ -246,6 +257,8 @@ class ForkServer:
         del self._ticket_of[pidfd]
         os_.pidfd_reap(pidfd)
         os.close(pidfd)
+        if self._cgroups is not None:
+            self._cgroups.remove(ticket)
 
     def _send(self, packet: c.Packet, fds: list[int]) -> None:
         self._outbox.append((c.encode(packet), fds))
@@ -272,4 +285,6 @@ class ForkServer:
             os_.pidfd_kill(pidfd)
         for _, pidfd in self._children.values():
             os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        if self._cgroups is not None:
+            self._cgroups.remove_all()
         os._exit(status)

@@ -250,6 +250,13 @@ def set_ceilings(data: int | None, descriptors: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (data, data))
 
 
+def cgroup_out_of_memory(base: str, owner: int, ticket: int) -> int | None:
+    """The most bytes that the child of fork server `owner` has used, if the kernel ended it for its cgroup's limit."""
+    from .lockdown import cgroup
+
+    return cgroup.out_of_memory(cgroup.leaf(base, owner, ticket))
+
+
 def limit_cpu(pid: int, seconds: int | None) -> None:
     """SIGXCPU for process `pid` once it has used this much CPU time in all; None: never."""
     soft = resource.RLIM_INFINITY if seconds is None else seconds

@@ -31,8 +31,12 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The first packet: the engine, the limits of all instances, the layers to lock them down with. `data_more`:
-    RLIMIT_DATA above the base. `cpu_s`: the first RLIMIT_CPU."""
+    """The first packet: the engine, the limits of all instances, the layers to lock them down with.
+
+    data_more  RLIMIT_DATA above the base
+    cpu_s      the RLIMIT_CPU to start with
+    cgroup     the directory to make leaves in, whose limits are `rss_bytes`; "" for none
+    """
 
     KIND: ClassVar[int] = 1
     library: str
@@ -50,6 +54,9 @@ class Config:
     layers: frozenset[Layer]
     cpu_s: int | None
     compiler_cpu_s: int | None
+    cgroup: str
+    rss_bytes: int | None
+    compiler_rss_bytes: int | None
 
     def payload(self) -> bytes:
         w = Writer()
@@ -67,6 +74,9 @@ class Config:
         w.u64(self.message_bytes)
         w.optional(self.cpu_s)
         w.optional(self.compiler_cpu_s)
+        w.path(self.cgroup)
+        w.optional(self.rss_bytes)
+        w.optional(self.compiler_rss_bytes)
         w.u32(sum(1 << n for n, layer in enumerate(_LAYERS) if layer in self.layers))
         return w.payload()
 
@@ -87,6 +97,9 @@ class Config:
             message_bytes=r.u64(),
             cpu_s=r.optional(),
             compiler_cpu_s=r.optional(),
+            cgroup=r.path(),
+            rss_bytes=r.optional(),
+            compiler_rss_bytes=r.optional(),
             layers=cls._layers(r.u32()),
         )
 

@@ -13,6 +13,7 @@ that pidfd, and reaped through it if nobody else has.
 from __future__ import annotations
 
 import errno
+import functools
 import itertools
 import os
 import select
@@ -24,12 +25,13 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from ..errors import Cause, InstantiationError
+from ..errors import Cause, InstantiationError, WasmError
 from ..hardening import Layer
 from ..platform import os_
 from ..protocol import control as c
 from ..protocol.codec import ProtocolError
 from ..text import one_line
+from . import monitor
 from .handle import Ends, Handle
 from .latch import Latch
 
@@ -66,6 +68,7 @@ class ForkServer:
     def __init__(self, python: str, config: c.Config, registry: set[Handle]) -> None:
         self._handles: dict[int, Handle] = {}
         self._registry = registry
+        self._config = config
         # Where the service cannot raise it, nobody sets it either.
         self._cpu_s = None if os_.cpu_is_limited() or Layer.RLIMITS not in config.layers else config.cpu_s
         self._lock = threading.Lock()
@@ -159,7 +162,8 @@ class ForkServer:
         """
         ends = Ends()
         ticket = next(_tickets)
-        handle = Handle(ticket, role, ends, owner, self._registry, self._cpu_s)
+        oom = functools.partial(self._out_of_memory, ticket, role)
+        handle = Handle(ticket, role, ends, owner, self._registry, cpu_s=self._cpu_s, out_of_memory=oom)
         try:
             with self._lock:
                 if self._gone is not None:
@@ -182,6 +186,15 @@ class ForkServer:
         os_.give_way()  # it was woken on this core, and what we have left to do can wait until it has forked
         ends.close_child()
         return handle
+
+    def _out_of_memory(self, ticket: int, role: int) -> WasmError | None:
+        """The verdict on a child that the kernel ended because it reached its cgroup's limit."""
+        config = self._config
+        limit = config.rss_bytes if role == c.Role.WORKER else config.compiler_rss_bytes
+        if not config.cgroup or limit is None or self.pid is None:
+            return None
+        used = os_.cgroup_out_of_memory(config.cgroup, self.pid, ticket)
+        return None if used is None else monitor.rss_exceeded(used, limit)
 
     def _send(self, packet: c.Packet, fds: list[int], *, wait: bool = True) -> None:
         data = c.encode(packet)

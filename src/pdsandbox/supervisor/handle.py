@@ -23,6 +23,7 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Final
 
 from ..errors import WasmError
@@ -85,10 +86,24 @@ class Ends:
 
 
 class Handle:
-    """See the module's text. `ticket` is the fork server's name for the child; `turn` is held by who uses its pipes."""
+    """See the module's text.
+
+    ticket         the fork server's name for the child
+    turn           held by who uses its pipes
+    cpu_s          the RLIMIT_CPU that it starts with; None: none
+    out_of_memory  asked when a SIGKILL that was not ours ended it: the verdict, if the kernel did it for its memory
+    """
 
     def __init__(
-        self, ticket: int, role: int, ends: Ends, owner: object, registry: set[Handle], cpu_s: int | None
+        self,
+        ticket: int,
+        role: int,
+        ends: Ends,
+        owner: object,
+        registry: set[Handle],
+        *,
+        cpu_s: int | None = None,
+        out_of_memory: Callable[[], WasmError | None] = lambda: None,
     ) -> None:
         self.owner = weakref.ref(owner)  # once that is gone nobody can use this, or end it
         self._born = time.monotonic()
@@ -110,6 +125,7 @@ class Handle:
         self._lock = threading.Lock()
         self._released = False
         self._tail = bytearray()
+        self._out_of_memory = out_of_memory
         #: Nothing that ends before this can reach RLIMIT_CPU.
         self.cpu_until = monitor.cpu_until(cpu_s, self._born, CORES)
         registry.add(self)
@@ -135,6 +151,10 @@ class Handle:
 
     def on_exited(self, sig: int | None, exit_code: int | None) -> None:
         self._exit = (sig, exit_code)
+        if sig == signal.SIGKILL and self._verdict is None:
+            verdict = self._out_of_memory()  # now: its cgroup goes when the end is acknowledged
+            if verdict is not None:
+                self._judge(verdict)
         self._finish()
 
     def on_lost(self, what: str) -> None:

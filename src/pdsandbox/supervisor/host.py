@@ -47,6 +47,9 @@ class Supervisor(WasmHost):
     hardening     "default": every layer that this machine offers; "strict": refuse to start unless all are to be had
                   (InstantiationError, cause HOST, naming what is missing and how to get it); "off": none, for
                   debugging; or a `Hardening`
+    cgroup        a cgroup directory (version 2 or 1) that was delegated to this process with the memory controller:
+                  each worker gets a leaf of its own with `rss_bytes` as its limit, which the kernel keeps without
+                  sampling; it adds milliseconds to each start (default: none)
     python        the Python to run workers with, where `sys.executable` is none (frozen or embedding programs)
 
     Raises ValueError for what makes no sense, and for what a later version will bring. Nothing is started before the
@@ -65,6 +68,7 @@ class Supervisor(WasmHost):
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         hardening: str | Hardening | None = None,
+        cgroup: str | os.PathLike[str] | None = None,
         python: str | os.PathLike[str] | None = None,
     ) -> None:
         self.limits = _instance_of("limits", limits, Limits)
@@ -84,6 +88,7 @@ class Supervisor(WasmHost):
             max_workers=None if max_workers is None else _count("max_workers", max_workers, 1, 100_000),
             python=_path("python", python),
             hardening=self.hardening,
+            cgroup=_path("cgroup", cgroup),
         )
         self._compilers = CompilerSlots(compilers)
         self._cache = CompileCache(_count("cache_bytes", cache_bytes, 0, 1 << 44))

@@ -62,6 +62,7 @@ class Processes:
         max_workers: int | None,
         python: str | None,
         hardening: Hardening,
+        cgroup: str | None,
     ) -> None:
         self._limits = limits
         self._engine = engine
@@ -69,6 +70,7 @@ class Processes:
         self._max_workers = max_workers
         self._python = python
         self._hardening = hardening
+        self._cgroup = cgroup
         self._lock = threading.RLock()
         self._generation: int | None = None
         self._config: c.Config | None = None
@@ -154,6 +156,9 @@ class Processes:
             frozenset(layer for layer in Layer if self._hardening.wants(layer)),
             monitor.first_cpu_s(limits.wall_s, CORES),
             monitor.first_cpu_s(limits.compile_wall_s, 1),
+            self._cgroup or "",
+            limits.rss_bytes,
+            limits.compile_rss_bytes,
         )
 
     def tick(self) -> None:
