@@ -196,13 +196,17 @@ def test_interrupts_at_random_moments_of_a_busy_loop(host, alarms):
     assert calls > cancelled > 0
 
 
-def test_an_interrupt_right_after_asking_for_a_worker(host, monkeypatch):
-    """The request is out and nobody waits for its answer: no other instance suffers, and no process is left."""
+@pytest.mark.parametrize("answered", [False, True], ids=["unanswered", "answered"])
+def test_an_interrupt_right_after_asking_for_a_worker(host, monkeypatch, answered):
+    """The request is out, its answer may even be there, and nobody waits for it: no other instance suffers, no process
+    and no descriptor is left."""
     neighbour = make_guest(host)
     send = ForkServer._send
 
-    def interrupted(self, *args, **options):
-        send(self, *args, **options)
+    def interrupted(self, packet, fds, **options):
+        send(self, packet, fds, **options)
+        if answered:
+            assert self._handles[packet.ticket].wait_settled(PATIENCE_S)
         monkeypatch.undo()
         raise KeyboardInterrupt
 

@@ -180,8 +180,9 @@ class ForkServer:
                     self._handles.pop(ticket, None)
                 raise
         except BaseException:
-            self._registry.discard(handle)
-            ends.close()
+            # An interrupt may have come after the packet had left: the child may be there, and its pidfd here.
+            handle.on_lost("nobody waits for it")
+            handle.release()
             raise
         os_.give_way()  # it was woken on this core, and what we have left to do can wait until it has forked
         ends.close_child()
@@ -263,10 +264,6 @@ class ForkServer:
 
     def _on_spawned(self, packet: c.Spawned, fds: list[int]) -> None:
         handle = self._handles.get(packet.ticket)
-        if handle is None:
-            # Whoever asked was torn away (KeyboardInterrupt) after it had asked.
-            self._tell(c.Kill(packet.ticket))
-            return
         try:
             if len(fds) != 1:
                 raise OSError(errno.EMFILE, "the pidfd did not fit")
@@ -274,9 +271,19 @@ class ForkServer:
         except OSError as exc:
             # Out of descriptors here: one that cannot be held, or watched, may not live.
             self._tell(c.Kill(packet.ticket))
-            handle.on_refused(exc.errno or errno.EMFILE)
+            if handle is not None:
+                handle.on_refused(exc.errno or errno.EMFILE)
             return
-        handle.on_spawned(packet.pid, os_.above_std(fds.pop()), resident)
+        pidfd = os_.above_std(fds.pop())
+        with self._lock:
+            # Not between these two: who is torn away (KeyboardInterrupt) after it has asked takes the handle out, and
+            # then either finds these descriptors in it, or nobody does.
+            if packet.ticket in self._handles:
+                self._handles[packet.ticket].on_spawned(packet.pid, pidfd, resident)
+                return
+        os.close(resident)
+        os.close(pidfd)
+        self._tell(c.Kill(packet.ticket))
 
     def _tell(self, packet: c.Packet) -> None:
         """From the housekeeper, which waits for nobody: a fork server that leaves a full socket unread is broken."""
