@@ -139,7 +139,7 @@ def test_an_interrupt_at_every_point_of_an_operation(host, name, operation):
             cancelled += state == "cancelled"
             instance.close()
             instance = None
-    assert number > 20
+    assert number > 10  # 14 on Python 3.13 for the shortest, set_fuel; more where code is compiled otherwise
     assert cancelled or name == "set_fuel"
 
 
