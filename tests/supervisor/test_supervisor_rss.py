@@ -177,6 +177,23 @@ def test_a_page_a_call(make, how):
     exceeded(over)
 
 
+def test_pages_between_host_calls(make_supervisor):
+    """Host calls answered so fast that nobody ever waits do not hide what the guest uses between them."""
+    host = make_supervisor(rss_bytes=LIMIT, memory_bytes=512 * MIB)
+    source = """(module (import "env" "tell" (func $tell)) (memory 8000)
+      (func (export "ok"))
+      (func (export "run") (local $at i32)
+        (loop $l (call $tell)
+          (i32.store8 (local.get $at) (i32.const 1)) (i32.store8 offset=4096 (local.get $at) (i32.const 1))
+          (local.set $at (i32.add (local.get $at) (i32.const 8192)))
+          (br_if $l (i32.lt_u (local.get $at) (i32.const 419430400))))))"""
+    imports = WasmImports(functions={("env", "tell"): HostFunction(lambda _caller: None)})
+    instance = host.instantiate(host.compile(source), imports)
+    for _ in range(100):
+        instance.call("ok")  # so closely that the next one spins
+    exceeded(lambda: instance.call("run"))
+
+
 def test_growing_is_not_using(make):
     """Memory that was grown and never touched is not resident: eight times the limit of it passes."""
     instance = make()

@@ -33,8 +33,8 @@ from .housekeeper import Housekeeper
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
 # Calls further apart than this are not worth a core between them.
 CLOSE_S: Final = 1e-3
-# A sample takes 4 us: at most 0.4 % of the time.
-SAMPLE_S: Final = 1e-3
+# A sample of resident memory takes 4 us: at most 0.4 % of the time.
+LOOK_S: Final = 1e-3
 _HOST_FAIL: Final = m.HostFail().frame()
 
 
@@ -57,7 +57,7 @@ class Conversation:
         self.fuel = fuel
         self.busy = False
         self._ended_at = -math.inf  # when the last call was answered
-        self._sampled_at = -math.inf
+        self._looked_at = -math.inf
         self._close = False  # whether this one follows closely
         self.exports: dict[str, Export] = {}  # those that the worker has numbered
         self.served = 0  # host calls over the worker's life: whether guest code may have been seen outside
@@ -78,22 +78,26 @@ class Conversation:
         `call`: it is one that runs guest code in an instance that stands, so that it can be interrupted.
         """
         self._close = started - self._ended_at < CLOSE_S
-        rss_bytes = self._limits.rss_bytes
-        if rss_bytes is not None and started - self._sampled_at > SAMPLE_S:
-            # Short calls that follow closely are answered before anybody waits, and it is waiting that samples.
-            self._sampled_at = started
-            resident = self.handle.read_resident()
-            if resident > rss_bytes:
-                raise self.handle.condemn(monitor.rss_exceeded(resident, rss_bytes))
         if wall_s is None or started + 1.5 * wall_s > self.handle.cpu_until:
             self.handle.allow_cpu(started, wall_s)
         deadline = math.inf if wall_s is None else started + wall_s
         watch = monitor.Watch(wall_s, deadline, self._limits.rss_bytes, call and self._interruptible)
+        if started - self._looked_at > LOOK_S:
+            self._look(started, watch)
         self._channel.interrupted = False
         self.handle.watch = watch
         self._host_calls = self._host_bytes = 0
         self.busy = True
         return watch
+
+    def _look(self, now: float, watch: monitor.Watch) -> None:
+        """Judge the worker between two messages: calls, and host calls, that follow closely are answered before anybody
+        waits, and it is waiting that judges. A guest that can be interrupted at its deadline is left to that."""
+        self._looked_at = now
+        resident = 0 if watch.rss_bytes is None else self.handle.read_resident()
+        verdict = monitor.over(now, resident, watch)
+        if verdict is not None and not (watch.interruptible and verdict.cause is Cause.WALL):
+            raise self.handle.condemn(verdict)
 
     # --- loading ---
 
@@ -255,6 +259,9 @@ class Conversation:
     ) -> tuple[int, memoryview | bytes]:
         """Serve host calls until something else comes."""
         while kind == m.HOST_CALL:
+            now = time.monotonic()
+            if now - self._looked_at > LOOK_S:
+                self._look(now, watch)
             self._serve(self._decode(m.HostCall, payload), watch)
             kind, payload = self._channel.receive(watch, spin=spin)
         return kind, payload
