@@ -19,6 +19,7 @@ __all__ = [
     "check_range",
     "encode_rows",
     "no_export",
+    "not_a_function",
     "plain_func",
     "unsupported",
 ]
@@ -37,6 +38,11 @@ def check_name(name: object) -> str:
 def no_export(name: str) -> CallError:
     """The error for a name that is not exported; escaped and cut, for it may hold anything."""
     return CallError(f"no export named {quoted(name)}")
+
+
+def not_a_function(name: str) -> CallError:
+    """The error for an export that is a memory, a table, a global or a tag."""
+    return CallError(f"export {quoted(name)} is not a function")
 
 
 def unsupported(name: str, type_: FuncType) -> CallError:

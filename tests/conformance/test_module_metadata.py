@@ -76,13 +76,25 @@ def test_signature_tells_the_type_of_an_exported_function(host):
     assert module.signature("f") == FuncType(("i32", "i64", "f32", "f64"), ("f64", "i32"))
 
 
-@pytest.mark.parametrize("name", ["nope", "memory", "", "F", "\ud800"], ids=ascii)
-def test_signature_of_what_is_no_exported_function(host, name):
-    """An unknown name, and an export that is no function, are CallErrors."""
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nope", 'no export named "nope"'),
+        ("", 'no export named ""'),
+        ("F", 'no export named "F"'),
+        ("\ud800", 'no export named "\\ud800"'),
+        ("memory", 'export "memory" is not a function'),
+        (5, "an export's name is a str, not int"),
+        (["f"], "an export's name is a str, not list"),
+    ],
+    ids=ascii,
+)
+def test_signature_of_what_is_no_exported_function(host, name, message):
+    """An unknown name, an export that is no function, and what is no name are CallErrors that say which."""
     module = host.compile('(module (func (export "f")) (memory (export "memory") 1))')
     with pytest.raises(CallError) as caught:
         module.signature(name)
-    assert caught.value.cause is Cause.USAGE
+    assert (caught.value.cause, caught.value.message) == (Cause.USAGE, message)
 
 
 LONG = "n" * 100_000

@@ -12,6 +12,7 @@ from ctypes import addressof, memmove, string_at
 from dataclasses import dataclass
 from typing import Final
 
+from ..calls import not_a_function
 from ..errors import CallError, Cause, InstantiationError, MemoryAccessError, Trap
 from ..externs import NUMBER_TYPES, FuncType, ImportType, MemoryType
 from ..slots import Slots
@@ -144,7 +145,7 @@ class Guest:
         if not self._export_get(encoded, extern):
             return None
         if extern.raw[0] != capi.EXTERN_FUNC:
-            raise CallError(f"export {quoted(name)} is not a function")
+            raise not_a_function(name)
         c = self._c
         functype = c.wasmtime_func_type(self._ctx, addressof(extern) + capi.EXTERN_OF)
         try:

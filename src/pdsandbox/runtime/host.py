@@ -10,13 +10,12 @@ import hashlib
 import threading
 import weakref
 
-from ..calls import no_export
-from ..errors import CallError, Cause, CompileError, InstantiationError
+from ..calls import check_name, no_export, not_a_function
+from ..errors import Cause, CompileError, InstantiationError
 from ..externs import ExportType, FuncType, ImportType
 from ..imports import WasmImports
 from ..interfaces import Capability, WasmHost, WasmModule
 from ..limits import EngineConfig, Limits
-from ..text import quoted
 from .engine import Engine, Module
 from .instance import LocalInstance
 
@@ -54,6 +53,7 @@ class LocalModule(WasmModule):
 
     def signature(self, name: str) -> FuncType:
         """The type of the exported function `name`; CallError when there is none."""
+        check_name(name)
         if self._functions is None:
             self._functions = {
                 item.name: item.type if isinstance(item.type, FuncType) else None for item in self.module.exports()
@@ -62,7 +62,7 @@ class LocalModule(WasmModule):
             raise no_export(name)
         found = self._functions[name]
         if found is None:
-            raise CallError(f"export {quoted(name)} is not a function")
+            raise not_a_function(name)
         return found
 
     def __repr__(self) -> str:

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from .. import generation
-from ..calls import as_data, check_name, check_range, encode_rows, no_export, plain_func, unsupported
+from ..calls import as_data, check_name, check_range, encode_rows, plain_func, unsupported
 from ..errors import CallError, MemoryAccessError, WasmError
 from ..externs import FuncType
 from ..interfaces import WasmInstance
 from ..limits import Limits, check_limit
 from ..protocol import messages as m
 from ..slots import SLOT_BYTES
-from ..text import quoted
 from ..values import WasmVal
 from . import monitor
 from .calling import Export
@@ -68,6 +67,9 @@ class Instance(WasmInstance):
 
     def func(self, name: str) -> Callable[..., Any]:
         """See `WasmInstance.func`."""
+        verdict = self._handle.verdict
+        if verdict is not None:
+            raise verdict
         type_ = self._type_of(name)
 
         def call(args: Sequence[Any]) -> tuple[Any, ...]:
@@ -82,7 +84,10 @@ class Instance(WasmInstance):
 
         def operation() -> tuple[Export, bytes]:
             started = time.monotonic()
-            export = self._exports.get(func) or self._look_up(func)
+            try:
+                export = self._exports.get(func) or self._look_up(func)
+            except TypeError:  # unhashable, and so no str
+                export = self._look_up(func)
             data = export.params.encode(args)
             self._check_message(len(data))
             budget = self._talk.fuel.begin(fuel)
@@ -104,7 +109,8 @@ class Instance(WasmInstance):
 
         def operation() -> None:
             started = time.monotonic()
-            export = self._exports.get(func) or self._look_up(func)
+            name = check_name(func)
+            export = self._exports.get(name) or self._look_up(name)
             self._check_message(export.stride)
             encoded = encode_rows(export.params, rows)
             budget = self._talk.fuel.begin(fuel)
@@ -129,12 +135,7 @@ class Instance(WasmInstance):
     def _type_of(self, func: object) -> FuncType:
         """The signature of a function that can be called."""
         name = check_name(func)
-        compiled = self._module.compiled
-        type_ = compiled.functions.get(name)
-        if type_ is None:
-            if any(item.name == name for item in compiled.exports):
-                raise CallError(f"export {quoted(name)} is not a function")
-            raise no_export(name)
+        type_ = self._module.signature(name)
         if type_.unsupported is not None:
             raise unsupported(name, type_)
         return type_

@@ -13,11 +13,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import CallError, Cause, InstantiationError
+from ..calls import check_name, no_export, not_a_function
+from ..errors import Cause, InstantiationError
 from ..externs import ExportType, FuncType, ImportType
 from ..interfaces import WasmModule
 from ..platform import os_
-from ..text import quoted
 
 
 class Artifact:
@@ -96,9 +96,11 @@ class Module(WasmModule):
         return self._sha256
 
     def signature(self, name: str) -> FuncType:
-        found = self.compiled.functions.get(name) if isinstance(name, str) else None
+        found = self.compiled.functions.get(check_name(name))
         if found is None:
-            raise CallError(f"the module exports no function {quoted(str(name))}")
+            if any(item.name == name for item in self.compiled.exports):
+                raise not_a_function(name)
+            raise no_export(name)
         return found
 
     def __repr__(self) -> str:
