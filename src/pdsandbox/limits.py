@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass, fields
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeVar
 
 __all__ = ["EngineConfig", "Limits"]
+
+_T = TypeVar("_T")
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -113,6 +115,15 @@ def check_limit(name: str, value: Any) -> Any:
         kind = "a number" if seconds else "an integer"
         raise ValueError(f"{name} must be {kind} from {low:,} to {high:,} {unit}".rstrip() + f"{rest}; got {shown}")
     return number
+
+
+def config_of(name: str, value: object, cls: type[_T]) -> _T:
+    """The configuration `value`, by default that of `cls`; TypeError when it is something else."""
+    if value is None:
+        return cls()
+    if not isinstance(value, cls):
+        raise TypeError(f"{name} takes {cls.__name__}, not {type(value).__name__}")
+    return value
 
 
 def _digits(value: object) -> str:

@@ -15,7 +15,7 @@ from ..errors import Cause, CompileError, InstantiationError
 from ..externs import ExportType, FuncType, ImportType
 from ..imports import WasmImports
 from ..interfaces import Capability, WasmHost, WasmModule
-from ..limits import EngineConfig, Limits
+from ..limits import EngineConfig, Limits, config_of
 from .engine import Engine, Module
 from .instance import LocalInstance
 
@@ -84,8 +84,8 @@ class WasmtimeHost(WasmHost):
     )
 
     def __init__(self, limits: Limits | None = None, engine: EngineConfig | None = None) -> None:
-        self.limits = Limits() if limits is None else limits
-        self.engine_config = EngineConfig() if engine is None else engine
+        self.limits = config_of("limits", limits, Limits)
+        self.engine_config = config_of("engine", engine, EngineConfig)
         explicit = self.limits.explicit()
         refused = [name for name in _CANNOT if explicit.get(name) is not None]
         if refused:

@@ -10,15 +10,16 @@ import hashlib
 import os
 import time
 import weakref
-from typing import Any, Final
+from typing import Final
 
 from ..calls import FuelMeter
 from ..errors import CallError, Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
 from ..hardening import Hardening, HardeningReport, hardening_of
 from ..imports import WasmImports
 from ..interfaces import WasmHost, WasmModule
-from ..limits import EngineConfig, Limits
+from ..limits import EngineConfig, Limits, config_of
 from ..protocol import control as c
+from ..values import _short
 from . import compiling, linking, monitor
 from .cache import CompileCache
 from .calling import Spin
@@ -71,8 +72,8 @@ class Supervisor(WasmHost):
         cgroup: str | os.PathLike[str] | None = None,
         python: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.limits = _instance_of("limits", limits, Limits)
-        self.engine = _instance_of("engine", engine, EngineConfig)
+        self.limits = config_of("limits", limits, Limits)
+        self.engine = config_of("engine", engine, EngineConfig)
         if isolation != "instance":
             known = "" if isolation == "module" else f"; {isolation!r} is unknown"
             raise ValueError(f'isolation must be "instance"; "module" is not available yet in this version{known}')
@@ -268,14 +269,6 @@ def _as_compile_error(exc: WasmError) -> CompileError:
     return CompileError(exc.message.replace("worker", "compiler"), cause=exc.cause)
 
 
-def _instance_of(name: str, value: Any, cls: type[Any]) -> Any:
-    if value is None:
-        return cls()
-    if not isinstance(value, cls):
-        raise TypeError(f"{name} takes {cls.__name__}, not {type(value).__name__}")
-    return value
-
-
 def _path(name: str, value: object) -> str | None:
     if value is None:
         return None
@@ -289,5 +282,5 @@ def _path(name: str, value: object) -> str | None:
 
 def _count(name: str, value: object, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name} must be an integer from {low:,} to {high:,}, not {value!r}")
+        raise ValueError(f"{name} must be an integer from {low:,} to {high:,}, not {_short(value)}")
     return value
