@@ -126,6 +126,19 @@ def test_the_python_to_use():
             assert host.compile("(module)").exports() == []
 
 
+def test_a_relative_python_and_one_on_path(tmp_path, monkeypatch):
+    """Both mean what they mean where and when the supervisor is made."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "our-python").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    hosts = [Supervisor(python=python, spares=0) for python in ("bin/our-python", "our-python")]
+    monkeypatch.undo()
+    for host in hosts:
+        with host:
+            assert host.compile("(module)").exports() == []
+
+
 def test_no_positional_and_no_unknown_options():
     """TypeError."""
     with pytest.raises(TypeError):

@@ -51,7 +51,8 @@ class Supervisor(WasmHost):
     cgroup        a cgroup directory (version 2 or 1) that was delegated to this process with the memory controller:
                   each worker gets a leaf of its own with `rss_bytes` as its limit, which the kernel keeps without
                   sampling; it adds milliseconds to each start (default: none)
-    python        the Python to run workers with, where `sys.executable` is none (frozen or embedding programs)
+    python        the Python to run workers with, a path or a name on PATH, where `sys.executable` is none (frozen or
+                  embedding programs)
 
     Raises ValueError for what makes no sense, and for what a later version will bring. Nothing is started before the
     first use, but for `hardening="strict"`.
@@ -87,7 +88,7 @@ class Supervisor(WasmHost):
             engine=self.engine,
             spares=_count("spares", spares, 0, 64),
             max_workers=None if max_workers is None else _count("max_workers", max_workers, 1, 100_000),
-            python=_path("python", python),
+            python=_program("python", python),
             hardening=self.hardening,
             cgroup=_path("cgroup", cgroup),
         )
@@ -278,6 +279,17 @@ def _path(name: str, value: object) -> str | None:
     if "\0" in path or not path:
         raise ValueError(f"{name} is not a path: {path!r}")
     return path
+
+
+def _program(name: str, value: object) -> str | None:
+    """The fork server starts in "/" and without PATH: a relative path, or a bare name, means what it means here and
+    now."""
+    import shutil  # for this alone
+
+    path = _path(name, value)
+    if path is None:
+        return None
+    return os.path.abspath(path) if os.path.dirname(path) else shutil.which(path) or path
 
 
 def _count(name: str, value: object, low: int, high: int) -> int:
