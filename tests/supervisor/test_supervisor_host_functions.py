@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import gc
 import os
+import sys
 import threading
 import weakref
 
@@ -257,6 +258,20 @@ def test_here_and_in_the_worker_side_by_side(host):
       (func (export "both") (result i32 i32) (call $here) (call $there)))"""
     instance = host.instantiate(host.compile(source), WasmImports(functions=functions))
     assert instance.func("both")() == (os.getpid(), instance.pid)
+
+
+def test_a_search_path_with_what_is_no_path(host, monkeypatch, tmp_path):
+    """What importing skips here, a shipped function's worker does not get: no text, no bytes, no directory any more."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(sys, "path", [*sys.path, "", "\ud800", "a\0b", 5, None, b"x", tmp_path])
+    functions = {("env", "there"): HostFunction(in_worker(_where_am_i), (), ("i32",))}
+    source = """(module (import "env" "there" (func $there (result i32)))
+      (func (export "there") (result i32) (call $there)))"""
+    instance = host.instantiate(host.compile(source), WasmImports(functions=functions))
+    assert instance.func("there")() == instance.pid
 
 
 def test_what_a_callback_holds_goes_with_its_instance(host):

@@ -41,6 +41,22 @@ def plan(wanted: tuple[ImportType, ...], imports: WasmImports, limits: Limits) -
         wall_us=0 if limits.wall_s is None else int(limits.wall_s * 1e6),
         offers=tuple(specs.values()),
         # What a shipped function's globals import is looked for where this process would.
-        sys_path=tuple(os.path.abspath(entry) for entry in sys.path) if shipped else (),
+        sys_path=_search_path() if shipped else (),
     )
     return load, callbacks
+
+
+def _search_path() -> tuple[str, ...]:
+    """`sys.path` for a process with another working directory; without what can be no path, as importing skips it."""
+    found = []
+    entries: list[object] = [*sys.path]
+    for entry in entries:
+        if not isinstance(entry, str):
+            continue
+        try:
+            path = os.path.abspath(entry)
+            os.fsencode(path)
+        except (OSError, ValueError):  # no working directory any more; no bytes for this text
+            continue
+        found.append(path)
+    return tuple(found)
