@@ -136,4 +136,20 @@ def test_message_bytes_for_arguments_just_under_and_just_over(host_factory, inst
     with pytest.raises(CallError) as caught:
         instance.call("many", list(range(1000)))
     assert caught.value.limit == 4096
+    with pytest.raises(CallError) as caught:
+        instance.call_many("many", [range(1000)])
+    assert caught.value.limit == 4096
     assert instance.call("few", list(range(200))) == [I64(199)]
+
+
+def test_message_bytes_are_for_one_calls_arguments(host_factory, instantiate):
+    """Results do not count, nor how many rows a batch has."""
+    many, values = " ".join(["i64"] * 1000), " ".join(["(i64.const 7)"] * 1000)
+    instance = instantiate(
+        f"""(module (func (export "results") (result {many}) {values})
+          (func (export "same") (param i64) (result i64) (local.get 0)))""",
+        on=host_factory(message_bytes=4096),
+    )
+    assert instance.call("results") == [I64(7)] * 1000
+    assert instance.call_many("results", [[]] * 3) == [[I64(7)] * 1000] * 3
+    assert instance.call_many("same", [[i] for i in range(2000)]) == [[I64(i)] for i in range(2000)]

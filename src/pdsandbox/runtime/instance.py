@@ -136,7 +136,7 @@ class LocalInstance(WasmInstance):
                 params = export.params
                 assert params is not None
                 encoded = encode_rows(params, rows)
-                self._check_message(len(encoded) * params.nbytes)
+                self._check_message(params.nbytes)
                 self._room(export.nslots)
                 left = self._fuel.begin(fuel)
                 self._headroom()

@@ -111,7 +111,7 @@ class Instance(WasmInstance):
             started = time.monotonic()
             name = check_name(func)
             export = self._exports.get(name) or self._look_up(name)
-            self._check_message(export.stride)
+            self._check_message(export.params.nbytes)
             encoded = encode_rows(export.params, rows)
             budget = self._talk.fuel.begin(fuel)
             watch = self._talk.begin(started, wall_s, call=True)
