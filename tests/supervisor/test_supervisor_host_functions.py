@@ -260,6 +260,23 @@ def test_here_and_in_the_worker_side_by_side(host):
     assert instance.func("both")() == (os.getpid(), instance.pid)
 
 
+def test_a_keyboard_interrupt_of_a_shipped_functions_own(host):
+    """Nobody's Ctrl-C reaches a worker: it is an exception like any other, and the instance stays usable."""
+
+    def interrupt(_caller):
+        raise KeyboardInterrupt
+
+    source = """(module (import "env" "there" (func $there)) {start}
+      (func (export "run") (call $there)) (func (export "ok") (result i32) (i32.const 42)))"""
+    offer = WasmImports(functions={("env", "there"): HostFunction(in_worker(interrupt))})
+    instance = host.instantiate(host.compile(source.format(start="")), offer)
+    error = expect(CallError, Cause.HOST_FUNCTION, lambda: instance.call("run"))
+    assert error.message == "host function raised KeyboardInterrupt"
+    assert instance.call("ok") == [I32(42)]
+    module = host.compile(source.format(start="(start $there)"))
+    expect(InstantiationError, Cause.HOST_FUNCTION, lambda: host.instantiate(module, offer))
+
+
 def test_a_search_path_with_what_is_no_path(host, monkeypatch, tmp_path):
     """What importing skips here, a shipped function's worker does not get: no text, no bytes, no directory any more."""
     gone = tmp_path / "gone"

@@ -93,13 +93,19 @@ class HostCalls:
                     memmove(address, answer, nresult)
 
         else:
-            run = Callback(offer).run
+            run, in_worker = Callback(offer).run, self._remote is not None
 
             def raw(address: int) -> None:
                 slots = string_at(address, nargs)
                 copied = blobs(self, slots)
                 count(nargs)
-                answer = run(guest, slots, copied)
+                try:
+                    answer = run(guest, slots, copied)
+                except KeyboardInterrupt as exc:
+                    if not in_worker:
+                        raise
+                    # Nobody's Ctrl-C reaches a worker: the function has raised it itself.
+                    raise CallError("host function raised KeyboardInterrupt", cause=Cause.HOST_FUNCTION) from exc
                 if answer:
                     memmove(address, answer, len(answer))
 
