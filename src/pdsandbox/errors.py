@@ -102,6 +102,10 @@ TRAP_SENTENCES = {
 }
 
 
+#: That of a trap without a code of ours, such as a GC heap that may not grow.
+UNKNOWN_TRAP = "stopped by the engine"
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One frame of a guest's backtrace, innermost first. Names were chosen by the guest: data, not text to trust."""

@@ -51,6 +51,15 @@ def test_a_trap_is_its_code_and_its_sentence(instantiate, wat, guest, code):
         assert instance.call("ok", []) == [I32(42)]
 
 
+def test_a_trap_without_a_code(instantiate, wat):
+    """What the engine has no code for is one fixed sentence as well: here, a heap of the collector's that is full."""
+    instance = instantiate(wat("gc_bomb"))
+    for _ in range(2):
+        error = trapped(instance, "run", [])
+        assert (error.trap_code, error.message) == (None, "stopped by the engine")
+        assert instance.call("ok", []) == [I32(42)]
+
+
 @pytest.mark.parametrize("guest", GUESTS)
 def test_a_trap_has_frames(instantiate, wat, guest):
     """The backtrace is data: plain, hashable, and not longer than anybody would read."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..calls import not_a_function
-from ..errors import CallError, Cause, InstantiationError, MemoryAccessError, Trap
+from ..errors import UNKNOWN_TRAP, CallError, Cause, InstantiationError, MemoryAccessError, Trap
 from ..externs import NUMBER_TYPES, FuncType, ImportType, MemoryType
 from ..slots import Slots
 from ..text import one_line, quoted
@@ -226,7 +226,7 @@ class Guest:
         text, frames = verdict.from_error(c, error)
         if linking and not frames:
             return InstantiationError(one_line(text))
-        return Trap(verdict.ENGINE_STOPPED, frames=frames)
+        return Trap(UNKNOWN_TRAP, frames=frames)
 
     def _take_exception(self) -> bool:
         """Whether a wasm exception was left in the store; it is dropped, or it would live as long as the store."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from ..errors import (
     TRAP_SENTENCES,
+    UNKNOWN_TRAP,
     CallError,
     Frame,
     FuelExhausted,
@@ -28,9 +29,6 @@ __all__ = ["from_error", "from_trap", "while_instantiating"]
 MAX_FRAMES: Final = 64
 MAX_NAME: Final = 256
 
-#: For what has no trap code of ours, such as a GC heap that may not grow.
-ENGINE_STOPPED: Final = "stopped by the engine"
-
 _CODES = {code.value: code for code in TrapCode}
 
 
@@ -45,7 +43,7 @@ def from_trap(c: capi.Api, trap: int, *, uncaught: bool) -> WasmError:
             known = TrapCode.UNCAUGHT_EXCEPTION
         if known is TrapCode.OUT_OF_FUEL:
             return FuelExhausted()
-        sentence = TRAP_SENTENCES[known] if known else ENGINE_STOPPED
+        sentence = TRAP_SENTENCES[known] if known else UNKNOWN_TRAP
         return Trap(sentence, trap_code=known, frames=_frames(c, c.wasm_trap_trace, trap))
     finally:
         c.wasm_trap_delete(trap)

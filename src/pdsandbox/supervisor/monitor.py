@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..errors import (
     TRAP_SENTENCES,
+    UNKNOWN_TRAP,
     CallError,
     Cause,
     CompileError,
@@ -222,7 +223,7 @@ def _trap_code(value: int | None) -> TrapCode | None:
 
 
 def _sentence(code: TrapCode | None) -> str:
-    return "the engine reported a trap without a known code" if code is None else TRAP_SENTENCES[code]
+    return UNKNOWN_TRAP if code is None else TRAP_SENTENCES[code]
 
 
 def _frames(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
