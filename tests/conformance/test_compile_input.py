@@ -66,6 +66,26 @@ def test_what_is_no_binary_module(host, source):
     refused(host, source)
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"", "the module is empty"),
+        (b"\0", "truncated: 1 bytes, and the header alone has 8"),
+        (HEADER[:4], "truncated: 4 bytes, and the header alone has 8"),
+        (b"\x7fELF" + bytes(60), "not a WebAssembly binary: it does not start with \\0asm"),
+        (b" \n(module)", "not a WebAssembly binary: it does not start with \\0asm; pass the text format as str"),
+        (b";; a comment\n", "not a WebAssembly binary: it does not start with \\0asm; pass the text format as str"),
+        (b"\0asm\x0d\0\1\0", "this is a component, not a module; only core modules are supported"),
+        ("(component)", "this is a component, not a module"),
+        (b"\0asm\2\0\0\0", "unknown binary version 0x00000002; 1 is supported"),
+    ],
+    ids=ascii,
+)
+def test_a_common_mistake_is_explained(host, source, message):
+    """What is wrong and what to do, in the same plain words on every host."""
+    assert refused(host, source).message == message
+
+
 @pytest.mark.parametrize("cut", [*range(9, len(BINARY), 7), len(BINARY) - 1])
 def test_a_truncated_module(host, cut):
     """Cut anywhere, it is refused, unless what is left is a module by itself."""
@@ -131,9 +151,11 @@ def test_text_with_a_lone_surrogate(host, source):
 
 @pytest.mark.parametrize("source", [None, 5, ["(module)"], pathlib.Path("module.wasm"), ...], ids=repr)
 def test_what_is_neither_bytes_nor_str(host, source):
-    """Another type is a TypeError: a path is never opened."""
-    with pytest.raises(TypeError):
+    """TypeError that names both kinds and what was given: a path is never opened."""
+    with pytest.raises(TypeError) as caught:
         host.compile(source)
+    kinds = "compile takes bytes (the binary format) or str (the text format)"
+    assert str(caught.value) == f"{kinds}, not {type(source).__name__}"
 
 
 def test_a_refused_text_is_explained_on_printable_lines(host):

@@ -183,35 +183,6 @@ def test_an_artifact_far_larger_than_its_source(host, tables, fits):
         assert f"{64 * MIB:,}" in str(error)
 
 
-BAD = {
-    "empty": (b"", "empty"),
-    "one byte": (b"\0", "not a wasm binary|truncated|not a WebAssembly"),
-    "the magic only": (HEAD[:4], "truncated|version|end"),
-    "truncated in a section": (custom_section(100)[:50], ""),
-    "text as bytes": (b"(module)", "pass .* str"),
-    "something else": (b"\x7fELF" + bytes(60), "not a"),
-    "a component": (b"\0asm\x0d\0\1\0", "component"),
-    "version 2": (b"\0asm\2\0\0\0", "version"),
-}
-
-
-@pytest.mark.parametrize(("source", "says"), BAD.values(), ids=BAD)
-def test_what_is_no_module(host, source, says):
-    """CompileError, cause COMPILE, in plain words."""
-    error = expect(CompileError, Cause.COMPILE, lambda: host.compile(source))
-    assert error.limit is None
-    if says:
-        with pytest.raises(CompileError, match=says):
-            raise error
-
-
-@pytest.mark.parametrize("source", [None, 3, ["(module)"], object()], ids=lambda source: type(source).__name__)
-def test_what_is_no_source(host, source):
-    """TypeError naming both kinds."""
-    with pytest.raises(TypeError, match="bytes"):
-        host.compile(source)
-
-
 def test_a_lone_surrogate_in_the_text(host):
     """CompileError, not UnicodeEncodeError."""
     expect(CompileError, Cause.COMPILE, lambda: host.compile("(module) ;; \ud800"))

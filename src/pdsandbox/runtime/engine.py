@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import CallError, Cause, CompileError
 from ..externs import ExportType, FuncType, ImportType
+from ..source import check_header
 from ..text import one_line
 from . import capi
 from .tables import tables_are_small
@@ -17,8 +18,6 @@ from .types import Reader, new_functype
 
 __all__ = ["Engine", "Module"]
 
-_MAGIC = b"\0asm"
-_VERSION = b"\x01\0\0\0"
 # wasmtime's own default; it refuses to make an engine whose wasm stack is larger, by aborting the process.
 _ASYNC_STACK = 2 << 20
 
@@ -58,7 +57,7 @@ class Engine:
     def compile(self, source: bytes, *, text: bool) -> Module:
         """Compile a binary, or the text format's UTF-8. Raises CompileError, its text on one line, escaped and cut."""
         binary = self._assemble(source) if text else bytes(source)
-        _check_header(binary, text=text)
+        check_header(binary, text=text)
         c = self.capi
         out = ctypes.c_void_p()
         error = c.wasmtime_module_new(self.handle, binary, len(binary), ctypes.addressof(out))
@@ -174,23 +173,3 @@ class Module:
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None:
             self.close()
-
-
-def _check_header(binary: bytes, *, text: bool) -> None:
-    """CompileError, in plain words, for the mistakes that wasmtime explains badly or takes without a word."""
-    if not binary:
-        raise CompileError("the module is empty")
-    if not binary.startswith(_MAGIC[: len(binary)]):
-        hint = "; pass the text format as str" if _looks_like_text(binary) else ""
-        raise CompileError(f"not a WebAssembly binary: it does not start with \\0asm{hint}")
-    if len(binary) < 8:
-        raise CompileError(f"truncated: {len(binary)} bytes, and the header alone has 8")
-    if binary[6:8] == b"\x01\0":  # the `layer` field of the component model's preamble
-        raise CompileError("this is a component, not a module" + ("" if text else "; only core modules are supported"))
-    if binary[4:8] != _VERSION:
-        raise CompileError(f"unknown binary version 0x{int.from_bytes(binary[4:8], 'little'):08x}; 1 is supported")
-
-
-def _looks_like_text(binary: bytes) -> bool:
-    head = binary[:4096].lstrip()
-    return head.startswith((b"(", b";;"))

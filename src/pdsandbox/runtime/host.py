@@ -16,6 +16,7 @@ from ..externs import ExportType, FuncType, ImportType
 from ..imports import WasmImports
 from ..interfaces import Capability, WasmHost, WasmModule
 from ..limits import EngineConfig, Limits, config_of
+from ..source import source_of
 from .engine import Engine, Module
 from .instance import LocalInstance
 
@@ -105,14 +106,10 @@ class WasmtimeHost(WasmHost):
     def compile(self, wasm: bytes | str) -> LocalModule:
         """Compile a module: bytes are the binary format, a str is the text format. Raises CompileError,
         and TypeError for anything else: a path is never opened."""
-        source = _source(wasm)
-        limit = self.limits.module_bytes
-        if len(source) > limit:
-            text = f"the module has {len(source):,} bytes; module_bytes allows {limit:,}"
-            raise CompileError(text, limit=limit, observed=len(source))
+        source, text = source_of(wasm, self.limits.module_bytes)
         if self._is_closed():
             raise CompileError("the host is closed", cause=Cause.CLOSED)
-        module = self._engine.compile(source, text=isinstance(wasm, str))
+        module = self._engine.compile(source, text=text)
         return LocalModule(self, module, hashlib.sha256(source).hexdigest())
 
     def instantiate(
@@ -145,17 +142,6 @@ class WasmtimeHost(WasmHost):
             instances = list(self._instances)
         for instance in instances:
             instance.close()
-
-
-def _source(wasm: object) -> bytes:
-    if isinstance(wasm, str):
-        try:
-            return wasm.encode()
-        except UnicodeEncodeError:
-            raise CompileError("the text holds a lone surrogate, which UTF-8 cannot carry") from None
-    if isinstance(wasm, bytes | bytearray | memoryview):
-        return bytes(wasm)
-    raise TypeError(f"compile takes bytes (binary) or str (text), not {type(wasm).__name__}")
 
 
 def _offers(imports: object) -> WasmImports:

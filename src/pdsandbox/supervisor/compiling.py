@@ -1,6 +1,6 @@
 """One compilation: a disposable process gets the source, and hands back types and an artifact, or is judged.
 
-Nothing is parsed here but the first eight bytes, which say what kind of file it is. What the compiler sends is
+Nothing is parsed here. What the compiler sends is
 decoded by the same closed codec as everything else, and capped; the artifact goes into a memfd piece by piece and is
 sealed before anybody may use it. Every way out ends the process.
 """
@@ -22,41 +22,6 @@ from . import monitor
 from .channel import Channel
 from .handle import Handle
 from .module import Artifact, Compiled
-
-_MAGIC = b"\0asm"
-_MODULE = b"\1\0\0\0"
-
-
-def source_of(wasm: object, limits: Limits) -> tuple[bytes, bool]:
-    """(source, whether it is text) of what the user gave; TypeError or CompileError for what cannot be a module."""
-    if isinstance(wasm, str):
-        try:
-            source = wasm.encode("utf-8")
-        except UnicodeEncodeError as exc:
-            raise CompileError("the text holds a lone surrogate, which no UTF-8 can") from exc
-        text = True
-    elif isinstance(wasm, bytes | bytearray | memoryview):
-        source, text = bytes(wasm), False
-    else:
-        raise TypeError(f"compile takes bytes (the binary format) or str (the text format), not {type(wasm).__name__}")
-    if len(source) > limits.module_bytes:
-        size = f"the source has {len(source):,} bytes, over the limit module_bytes of {limits.module_bytes:,}"
-        raise CompileError(size, limit=limits.module_bytes, observed=len(source))
-    if not text:
-        _check_head(source)
-    return source, text
-
-
-def _check_head(source: bytes) -> None:
-    if not source:
-        raise CompileError("not a wasm binary: it is empty")
-    if not source.startswith(_MAGIC):
-        looks_like_text = source.lstrip()[:1] in (b"(", b";")
-        hint = "; this looks like the text format: pass it as str" if looks_like_text else ""
-        raise CompileError(f"not a wasm binary: it does not begin with \\0asm{hint}")
-    version = source[4:8]
-    if version != _MODULE and version[2:] == b"\1\0":
-        raise CompileError("this is a WebAssembly component; only core modules can be run")
 
 
 def run(

@@ -19,6 +19,7 @@ from ..imports import WasmImports
 from ..interfaces import WasmHost, WasmModule
 from ..limits import EngineConfig, Limits, config_of
 from ..protocol import control as c
+from ..source import source_of
 from ..values import _short
 from . import compiling, linking, monitor
 from .cache import CompileCache
@@ -122,7 +123,7 @@ class Supervisor(WasmHost):
 
     def compile(self, wasm: bytes | str) -> Module:
         """See `WasmHost.compile`. Runs in a compiler process; equal modules compile once."""
-        source, text = compiling.source_of(wasm, self.limits)
+        source, text = source_of(wasm, self.limits.module_bytes)
         sha256 = hashlib.sha256(source)
         try:
             self._processes.own()
