@@ -11,23 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shelling import FUNCTIONS, write
 
 pytest.importorskip("click")
 pytest.importorskip("rich")
-
-FUNCTIONS = r"""(module
-  (import "env" "pd_log" (func (param i32 i32 i32)))
-  (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
-  (func (export "id") (param i32 i64 f32 f64) (result i32 i64 f32 f64)
-    (local.get 0) (local.get 1) (local.get 2) (local.get 3))
-  (func $inner (export "trap") unreachable)
-  (func (export "nothing"))
-  (func (export "vector") (param v128))
-  (func (export "spin") (loop $on (br $on)))
-  (memory (export "memory") 2 5)
-  (global (export "g") i32 (i32.const 7))
-  (table (export "t") 1 funcref))
-"""
 
 
 @dataclasses.dataclass
@@ -66,13 +53,6 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 def functions(tmp_path: Path) -> Path:
     """A module with a few functions, in a file."""
     return write(tmp_path, "functions.wat", FUNCTIONS)
-
-
-def write(folder: Path, name: str, content: str | bytes) -> Path:
-    """A file with this content."""
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write
+from shelling import write
 
 MODULE = b"\0asm\1\0\0\0"
 

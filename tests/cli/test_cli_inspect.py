@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FUNCTIONS
+from shelling import FUNCTIONS
 
 Cli = Callable[..., Any]
 
