@@ -46,7 +46,7 @@ class MemoryType:
     def __str__(self) -> str:
         most = "" if self.maximum is None else f" to {self.maximum}"
         flags = (", 64-bit" if self.is_64 else "") + (", shared" if self.shared else "")
-        return f"memory of {self.minimum}{most} pages{flags}"
+        return f"memory of {self.minimum}{most} page{'' if (self.minimum, most) == (1, '') else 's'}{flags}"
 
 
 @dataclass(frozen=True, slots=True)

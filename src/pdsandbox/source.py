@@ -41,7 +41,7 @@ def check_header(binary: bytes, *, text: bool = False) -> None:
         hint = "; pass the text format as str" if _looks_like_text(binary) else ""
         raise CompileError(f"not a WebAssembly binary: it does not start with \\0asm{hint}")
     if len(binary) < 8:
-        raise CompileError(f"truncated: {len(binary)} bytes, and the header alone has 8")
+        raise CompileError(f"truncated: {len(binary)} of the header's 8 bytes")
     if binary[6:8] == b"\x01\0":  # the `layer` field of the component model's preamble
         raise CompileError("this is a component, not a module" + ("" if text else "; only core modules are supported"))
     if binary[4:8] != _VERSION:

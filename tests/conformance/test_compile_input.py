@@ -70,8 +70,8 @@ def test_what_is_no_binary_module(host, source):
     ("source", "message"),
     [
         (b"", "the module is empty"),
-        (b"\0", "truncated: 1 bytes, and the header alone has 8"),
-        (HEADER[:4], "truncated: 4 bytes, and the header alone has 8"),
+        (b"\0", "truncated: 1 of the header's 8 bytes"),
+        (HEADER[:4], "truncated: 4 of the header's 8 bytes"),
         (b"\x7fELF" + bytes(60), "not a WebAssembly binary: it does not start with \\0asm"),
         (b" \n(module)", "not a WebAssembly binary: it does not start with \\0asm; pass the text format as str"),
         (b";; a comment\n", "not a WebAssembly binary: it does not start with \\0asm; pass the text format as str"),

@@ -123,4 +123,4 @@ def _render(found: Survey, shown: str) -> str:
 
 
 def _title(what: str, count: int) -> str:
-    return f"{count:,} {what}"
+    return f"{count:,} {what if count != 1 else what[:-1]}"

@@ -51,11 +51,14 @@ def _run(args: list[str]) -> int:
             cli.main(args, "pdsandbox", standalone_mode=False)
             return 0
         # Not cli.main(): that would turn Ctrl-C into its own Abort and a broken pipe into exit code 1.
-        with cli.make_context("pdsandbox", args) as context:
+        with cli.make_context("pdsandbox", [*args]) as context:
             return int(cli.invoke(context) or 0)
     except click.exceptions.Exit as exc:
         return exc.exit_code
     except click.UsageError as exc:
+        if not args:
+            note(exc.format_message())  # the whole help, as click 8.2 has it
+            return exc.exit_code
         command = exc.ctx.command_path if exc.ctx else "pdsandbox"
         note(f"pdsandbox: {one_line(exc.format_message())}")
         note(f"  hint: `{command} --help` lists the options")
