@@ -18,7 +18,6 @@ _u8: Final = struct.Struct("<B")
 _u32: Final = struct.Struct("<I")
 _u64: Final = struct.Struct("<Q")
 _i64: Final = struct.Struct("<q")
-_f64: Final = struct.Struct("<d")
 
 
 class ProtocolError(Exception):
@@ -44,9 +43,6 @@ class Writer:
 
     def i64(self, value: int) -> None:
         self._parts.append(_i64.pack(value))
-
-    def f64(self, value: float) -> None:
-        self._parts.append(_f64.pack(value))
 
     def data(self, value: bytes) -> None:
         """A byte string: u32 length, then the bytes."""
@@ -103,9 +99,6 @@ class Reader:
 
     def i64(self) -> int:
         return int(_i64.unpack_from(self._buffer, self._take(8))[0])
-
-    def f64(self) -> float:
-        return float(_f64.unpack_from(self._buffer, self._take(8))[0])
 
     def flag(self) -> bool:
         return bool(self.choice(2))

@@ -26,10 +26,9 @@ EXTERN_FUNC: Final = 0
 EXTERN_MEMORY: Final = 3
 TYPE_FUNC, TYPE_GLOBAL, TYPE_TABLE, TYPE_MEMORY, TYPE_TAG = range(5)
 
-#: sizeof(wasmtime_extern_t), where its union starts, and sizeof(wasmtime_instance_t).
+#: sizeof(wasmtime_extern_t), and where its union starts.
 EXTERN_BYTES: Final = 32
 EXTERN_OF: Final = 8
-INSTANCE_BYTES: Final = 16
 
 # May run long or call back: the GIL is released around these.
 _BLOCKING: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -37,7 +36,6 @@ _BLOCKING: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "wasm_engine_delete": (None, (_P,)),
     "wasmtime_module_new": (_P, (_P, c_char_p, _N, _P)),
     "wasmtime_module_deserialize": (_P, (_P, _P, _N, _P)),
-    "wasmtime_module_deserialize_file": (_P, (_P, c_char_p, _P)),
     "wasmtime_module_serialize": (_P, (_P, _P)),
     "wasmtime_module_delete": (None, (_P,)),
     "wasmtime_module_imports": (None, (_P, _P)),

@@ -82,18 +82,8 @@ class Engine:
         out = ctypes.c_void_p()
         with capi.buffer_address(artifact) as (address, size):
             error = c.wasmtime_module_deserialize(self.handle, address, size, ctypes.addressof(out))
-        return self._loaded(error, out)
-
-    def deserialize_file(self, path: str) -> Module:
-        """The same from a file, which is mapped: its pages are shared between processes. It must never change."""
-        c = self.capi
-        out = ctypes.c_void_p()
-        error = c.wasmtime_module_deserialize_file(self.handle, path.encode(), ctypes.addressof(out))
-        return self._loaded(error, out)
-
-    def _loaded(self, error: int | None, out: ctypes.c_void_p) -> Module:
         if error:
-            text = one_line(capi.take_text(self.capi, error))
+            text = one_line(capi.take_text(c, error))
             raise CompileError(f"the compiled artifact cannot be loaded: {text}", cause=Cause.HOST)
         return Module(self, out.value)
 

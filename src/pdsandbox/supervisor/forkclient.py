@@ -63,7 +63,7 @@ def interpreter(python: str | None) -> str:
 
 
 class ForkServer:
-    """One fork server process. `on_event` is not needed: `receive` delivers to the handles."""
+    """One fork server process, and the children it was asked for: by ticket, until they are known to have ended."""
 
     def __init__(self, python: str, config: c.Config, registry: set[Handle]) -> None:
         self._handles: dict[int, Handle] = {}
