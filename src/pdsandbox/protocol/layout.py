@@ -76,6 +76,14 @@ class Failure:
     START_REMOTE: Final = 14
     COUNT: Final = 15
 
+    #: What loading a module may end in, and what a call may: another kind there breaks the protocol.
+    OF_LOAD: Final = frozenset((FUEL, CALL, REMOTE, LINK, GUEST_EXIT, COMPILE, ENGINE, START_TRAP)) | {
+        START_HOST_FUNCTION,
+        START_MEMORY,
+        START_REMOTE,
+    }
+    OF_CALL: Final = frozenset((TRAP, FUEL, MEMORY, CALL, HOST_FUNCTION, HOST_LIMIT, REMOTE, GUEST_EXIT, ENGINE))
+
 
 class Where:
     """Where an offer's function runs."""

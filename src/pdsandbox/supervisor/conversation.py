@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ..callbacks import Callback
 from ..calls import FuelMeter
-from ..errors import CallError, Cause, InstantiationError, MemoryAccessError, TrapCode, WasmError
+from ..errors import CallError, Cause, CompileError, InstantiationError, MemoryAccessError, TrapCode, WasmError
 from ..externs import FuncType
 from ..limits import Limits
 from ..platform import os_
@@ -128,7 +128,9 @@ class Conversation:
             self.busy = False
             self._ended_at = time.monotonic()
             return
-        error = self._failure(kind, payload, budget)
+        error = self._failure(kind, payload, budget, m.Failure.OF_LOAD)
+        if isinstance(error, CompileError):  # our own artifact cannot be loaded, here and now
+            raise InstantiationError(error.message, cause=Cause.HOST)
         if isinstance(error, CallError | MemoryAccessError):
             wrapped = InstantiationError(f"start function: {error.message}", cause=error.cause, limit=error.limit)
             raise wrapped from (error.__cause__ or error)
@@ -308,11 +310,15 @@ class Conversation:
 
     # --- replies ---
 
-    def _failure(self, kind: int, payload: memoryview | bytes, budget: int) -> WasmError:
+    def _failure(
+        self, kind: int, payload: memoryview | bytes, budget: int, legal: frozenset[int] = m.Failure.OF_CALL
+    ) -> WasmError:
         """The error that a reply other than the expected one stands for; the worker is idle again."""
         if kind != m.ERROR:
             raise self.broke("a reply of the wrong size")
         message = self._decode(m.Error, payload)
+        if message.failure not in legal:
+            raise self.broke(f"an error of kind {message.failure}, which this cannot end in")
         self._settle(message.fuel, budget)
         original, self._host_error = self._host_error, None
         remote = message.failure in (m.Failure.REMOTE, m.Failure.START_REMOTE)
