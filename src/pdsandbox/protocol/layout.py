@@ -76,13 +76,15 @@ class Failure:
     START_REMOTE: Final = 14
     COUNT: Final = 15
 
-    #: What loading a module may end in, and what a call may: another kind there breaks the protocol.
+    #: Which of them may be told where: one that cannot happen there would give its caller an error of the wrong class.
     OF_LOAD: Final = frozenset((FUEL, CALL, REMOTE, LINK, GUEST_EXIT, COMPILE, ENGINE, START_TRAP)) | {
         START_HOST_FUNCTION,
         START_MEMORY,
         START_REMOTE,
     }
-    OF_CALL: Final = frozenset((TRAP, FUEL, MEMORY, CALL, HOST_FUNCTION, HOST_LIMIT, REMOTE, GUEST_EXIT, ENGINE))
+    OF_CALL: Final = frozenset({TRAP, FUEL, MEMORY, CALL, HOST_FUNCTION, HOST_LIMIT, REMOTE, GUEST_EXIT, ENGINE})
+    OF_MEMORY: Final = frozenset({MEMORY})
+    OF_COMPILE: Final = frozenset({COMPILE, ENGINE})
 
 
 class Where:

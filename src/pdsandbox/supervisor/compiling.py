@@ -59,10 +59,10 @@ def _converse(
     kind, payload = channel.receive(watch)
     try:
         message = m.decode(kind, payload)
-        if isinstance(message, m.Error):
+        if isinstance(message, m.Error) and message.failure in m.Failure.OF_COMPILE:
             raise monitor.failure(message)
         if not isinstance(message, m.Compiled):
-            raise ProtocolError("a compiler answers COMPILED or ERROR")
+            raise ProtocolError("a compiler answers COMPILED, or says why not")
         if not 0 < message.artifact_bytes <= m.artifact_cap(len(source)):
             raise ProtocolError(f"an artifact of {message.artifact_bytes} bytes from {len(source)} of source")
         return _receive_artifact(channel, watch, message, leave)

@@ -221,7 +221,7 @@ class Conversation:
         while True:
             want = min(m.CHUNK_BYTES, length - done)
             self._channel.send(m.MEM_READ, m.MemRead(offset + done, want, length - done).frame(), watch)
-            kind, payload = self._receive_memory(watch)
+            kind, payload = self._receive_memory(watch, first=not done)
             if kind != m.MEM_DATA or len(payload) != want:
                 raise self.broke("not the bytes that were asked for")
             parts.append(bytes(payload))
@@ -235,14 +235,15 @@ class Conversation:
         while True:
             piece = bytes(view[done : done + m.CHUNK_BYTES])
             self._channel.send(m.MEM_WRITE, m.MemWrite(offset + done, len(data) - done, piece).frame(), watch)
-            kind, _ = self._receive_memory(watch)
-            if kind != m.MEM_DONE:
+            kind, payload = self._receive_memory(watch, first=not done)
+            if kind != m.MEM_DONE or payload:
                 raise self.broke("MEM_DONE was due")
             done += len(piece)
             if done == len(data):
                 return
 
-    def _receive_memory(self, watch: monitor.Watch) -> tuple[int, memoryview | bytes]:
+    def _receive_memory(self, watch: monitor.Watch, *, first: bool) -> tuple[int, memoryview | bytes]:
+        """The answer to one message of an access; only its first can be refused, because that names the whole range."""
         channel = self._channel
         cap, channel.cap = channel.cap, m.CHUNK_BYTES
         try:
@@ -250,7 +251,8 @@ class Conversation:
         finally:
             channel.cap = cap
         if kind == m.ERROR:
-            self._decode(m.Error, payload)
+            if self._decode(m.Error, payload).failure not in m.Failure.OF_MEMORY or not first:
+                raise self.broke("a memory access that failed in a way in which none can")
             raise MemoryAccessError
         return kind, payload
 
@@ -322,8 +324,8 @@ class Conversation:
         self._settle(message.fuel, budget)
         original, self._host_error = self._host_error, None
         remote = message.failure in (m.Failure.REMOTE, m.Failure.START_REMOTE)
-        if remote != (original is not None):
-            raise self.broke("what it says of a host function's failure is not what happened")
+        if remote != (original is not None) or message.failure not in legal:
+            raise self.broke("it tells of a failure that cannot have happened")
         self.busy = False
         if original is None:
             return monitor.failure(message)
