@@ -202,6 +202,8 @@ class Conversation:
         reply = self._decode(m.Results, payload)
         if reply.width != width or reply.done > len(rows) or reply.failed != (reply.done < len(rows)):
             raise self.broke("a batch's reply does not match its rows")
+        if self._host_error is not None and not reply.failed:
+            raise self.broke("it went on after its host function had failed")
         self._settle(reply.fuel, budget)
         decode = export.results.decode
         results += [decode(reply.slots, row * stride) for row in range(reply.done)]
@@ -261,13 +263,15 @@ class Conversation:
     def _converse(
         self, kind: int, payload: memoryview | bytes, watch: monitor.Watch, *, spin: bool
     ) -> tuple[int, memoryview | bytes]:
-        """Serve host calls until something else comes."""
+        """Serve host calls until something else comes. One that failed ends the call: only that may be said then."""
         while kind == m.HOST_CALL:
             now = time.monotonic()
             if now - self._looked_at > LOOK_S:
                 self._look(now, watch)
             self._serve(self._decode(m.HostCall, payload), watch)
             kind, payload = self._channel.receive(watch, spin=spin)
+            if self._host_error is not None and kind not in (m.ERROR, m.RESULTS):
+                raise self.broke("it went on after its host function had failed")
         return kind, payload
 
     def _serve(self, request: m.HostCall, watch: monitor.Watch) -> None:
@@ -338,7 +342,8 @@ class Conversation:
         verdict = monitor.wall_exceeded(watch.wall_s)
         if kind == m.ERROR:
             message = self._decode(m.Error, payload)
-            if message.failure == m.Failure.TRAP and message.trap_code == TrapCode.INTERRUPT.value:
+            trapped = message.failure == m.Failure.TRAP and message.trap_code == TrapCode.INTERRUPT.value
+            if trapped and self._host_error is None:
                 self._settle(message.fuel, budget)
                 self.busy = False
                 return verdict
