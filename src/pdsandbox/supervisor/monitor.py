@@ -31,6 +31,9 @@ from ..text import one_line
 
 MIB = 1 << 20
 
+# A worker says at most 4,000; a hostile one's millions of lines must not become millions of strings.
+_TRACEBACK_CHARS = 8_000
+
 # Guests touch fresh pages at 1 to 2 GB/s here, with huge pages several times that; the next sample comes before
 # this rate could use up what is left. At most 10 ms apart, at least 0.5 ms (a sample costs 4 us).
 _BYTES_PER_S = 4 << 30
@@ -207,7 +210,7 @@ def failure(error: m.Error) -> WasmError:
 
 def _host_function_failed(error: m.Error) -> WasmError:
     """A function in the worker raised: its traceback, as text, becomes the chained exception."""
-    first, _, rest = error.text.partition("\n")
+    first, _, rest = error.text[:_TRACEBACK_CHARS].partition("\n")
     cls = CallError if error.failure == m.Failure.HOST_FUNCTION else InstantiationError
     exc = cls(one_line(first, 200), cause=Cause.HOST_FUNCTION, limit=error.limit)
     if rest:
