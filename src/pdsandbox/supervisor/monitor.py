@@ -155,8 +155,9 @@ def closed() -> CallError:
 
 def refused(number: int) -> InstantiationError:
     """This machine refused to start a worker."""
-    name = errno_names.errorcode.get(number, str(number))
-    return InstantiationError(f"a worker could not be started: {os.strerror(number)} ({name})", cause=Cause.HOST)
+    name = errno_names.errorcode.get(number)
+    text = f"error {number}" if name is None else f"{os.strerror(number)} ({name})"
+    return InstantiationError(f"a worker could not be started: {text}", cause=Cause.HOST)
 
 
 def host_failure(exc: OSError) -> InstantiationError:
