@@ -90,7 +90,7 @@ class Processes:
 
     def spawn(self, role: int, owner: Any, **_options: Any) -> Handle:
         """A handle, and the next peer behind it."""
-        handle = PeerHandle(next(self._tickets), role, Ends(), owner, self.housekeeper.handles, None)
+        handle = PeerHandle(next(self._tickets), role, Ends(), owner, self.housekeeper.handles)
         peer = self.peers.pop(0)
         self.used.append(peer)
         peer.attach(handle)

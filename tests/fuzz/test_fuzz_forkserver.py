@@ -96,20 +96,6 @@ def packet(dice: Dice, tickets: list[int]) -> tuple[bytes, int]:
     return data, count
 
 
-def repeats(data: bytes, said: set[bytes]) -> bool:
-    """Whether a child, or the fork server itself, is announced twice: its first pidfd would be lost."""
-    try:
-        found = c.decode(data)
-    except c.ProtocolError:
-        return False
-    if not isinstance(found, c.Hello | c.Spawned):
-        return False
-    key = data[: 1 if isinstance(found, c.Hello) else 9]
-    again = key in said
-    said.add(key)
-    return again
-
-
 def run(seed: int, dead: int) -> str:
     """A fork server, two children asked for, up to ten packets; what it came to."""
     dice = Dice(seed)
@@ -117,12 +103,9 @@ def run(seed: int, dead: int) -> str:
     process = FakeProcess.last
     handles = [server.spawn(c.Role.WORKER, server) for _ in range(2)]
     tickets = [handle.ticket for handle in handles]
-    said: set[bytes] = set()
     try:
         for _ in range(1 + dice.below(10)):
             data, count = packet(dice, tickets)
-            if repeats(data, said):
-                continue
             os_.send_fds(process.control, data, [dead] * count)
             if dice.one_in(2):
                 server.receive()

@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
-from ..errors import RssExceeded
+from ..errors import RssExceeded, WasmError
 from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.codec import ProtocolError
@@ -161,6 +161,17 @@ class Channel:
         now = time.monotonic()
         # Up to the deadline, but not so short that a process on its way out is taken for one that lives on.
         raise self.handle.post_mortem(now, min(END_GRACE_S, max(LEAST_GRACE_S, watch.deadline - now)))
+
+    def decode(self, cls: type[Any], payload: memoryview | bytes) -> Any:
+        """The message of class `cls` in `payload`; the verdict when there is none."""
+        try:
+            return cls.decode(payload)
+        except ProtocolError as exc:
+            raise self.broke(str(exc)) from exc
+
+    def broke(self, what: str) -> WasmError:
+        """Kill the worker for breaking the protocol; the verdict that stands."""
+        return self.handle.condemn(monitor.broke_protocol(what))
 
     # --- waiting and judging ---
 

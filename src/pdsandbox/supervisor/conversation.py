@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from ..callbacks import Callback
 from ..calls import FuelMeter
@@ -21,7 +21,6 @@ from ..externs import FuncType
 from ..limits import Limits
 from ..platform import os_
 from ..protocol import messages as m
-from ..protocol.codec import ProtocolError
 from ..protocol.frames import HEADER
 from ..slots import SLOT_BYTES
 from ..values import WasmVal
@@ -29,6 +28,7 @@ from . import monitor
 from .calling import Export, Spin
 from .channel import Channel
 from .housekeeper import Housekeeper
+from .memory import HostMemory, RemoteMemory
 
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
 # Calls further apart than this are not worth a core between them.
@@ -62,6 +62,7 @@ class Conversation:
         self.exports: dict[str, Export] = {}  # those that the worker has numbered
         self.served = 0  # host calls over the worker's life: whether guest code may have been seen outside
         self.turn = channel.handle.turn
+        self.memory = RemoteMemory(channel)
         self._channel = channel
         self._callbacks = callbacks
         self._limits = limits
@@ -124,7 +125,7 @@ class Conversation:
         budget = self.fuel.begin()
         kind, payload = self._converse(*self._channel.receive(watch), watch, spin=False)
         if kind == m.LOADED:
-            self._settle(self._decode(m.Loaded, payload).fuel, budget)
+            self._settle(self._channel.decode(m.Loaded, payload).fuel, budget)
             self.busy = False
             self._ended_at = time.monotonic()
             return
@@ -198,12 +199,12 @@ class Conversation:
         finally:
             spin.running.discard(self.handle)
         if kind != m.RESULTS:
-            raise self.broke("RESULTS was due")
-        reply = self._decode(m.Results, payload)
+            raise self._channel.broke("RESULTS was due")
+        reply = self._channel.decode(m.Results, payload)
         if reply.width != width or reply.done > len(rows) or reply.failed != (reply.done < len(rows)):
-            raise self.broke("a batch's reply does not match its rows")
+            raise self._channel.broke("a batch's reply does not match its rows")
         if self._host_error is not None and not reply.failed:
-            raise self.broke("it went on after its host function had failed")
+            raise self._channel.broke("it went on after its host function had failed")
         self._settle(reply.fuel, budget)
         decode = export.results.decode
         results += [decode(reply.slots, row * stride) for row in range(reply.done)]
@@ -216,48 +217,6 @@ class Conversation:
             raise error
         return int(reply.fuel)
 
-    def read(self, offset: int, length: int, watch: monitor.Watch) -> bytes:
-        """`length` bytes at `offset`; nothing is allocated here before the worker found the range in bounds."""
-        parts: list[bytes] = []
-        done = 0
-        while True:
-            want = min(m.CHUNK_BYTES, length - done)
-            self._channel.send(m.MEM_READ, m.MemRead(offset + done, want, length - done).frame(), watch)
-            kind, payload = self._receive_memory(watch, first=not done)
-            if kind != m.MEM_DATA or len(payload) != want:
-                raise self.broke("not the bytes that were asked for")
-            parts.append(bytes(payload))
-            done += want
-            if done == length:
-                return b"".join(parts)
-
-    def write(self, offset: int, data: bytes, watch: monitor.Watch) -> None:
-        """All of `data` at `offset`, or nothing: the first piece's message names the whole range."""
-        view, done = memoryview(data), 0
-        while True:
-            piece = bytes(view[done : done + m.CHUNK_BYTES])
-            self._channel.send(m.MEM_WRITE, m.MemWrite(offset + done, len(data) - done, piece).frame(), watch)
-            kind, payload = self._receive_memory(watch, first=not done)
-            if kind != m.MEM_DONE or payload:
-                raise self.broke("MEM_DONE was due")
-            done += len(piece)
-            if done == len(data):
-                return
-
-    def _receive_memory(self, watch: monitor.Watch, *, first: bool) -> tuple[int, memoryview | bytes]:
-        """The answer to one message of an access; only its first can be refused, because that names the whole range."""
-        channel = self._channel
-        cap, channel.cap = channel.cap, m.CHUNK_BYTES
-        try:
-            kind, payload = channel.receive(watch, spin=True)
-        finally:
-            channel.cap = cap
-        if kind == m.ERROR:
-            if self._decode(m.Error, payload).failure not in m.Failure.OF_MEMORY or not first:
-                raise self.broke("a memory access that failed in a way in which none can")
-            raise MemoryAccessError
-        return kind, payload
-
     # --- host functions: the guest asks, in the thread of the call ---
 
     def _converse(
@@ -268,10 +227,10 @@ class Conversation:
             now = time.monotonic()
             if now - self._looked_at > LOOK_S:
                 self._look(now, watch)
-            self._serve(self._decode(m.HostCall, payload), watch)
+            self._serve(self._channel.decode(m.HostCall, payload), watch)
             kind, payload = self._channel.receive(watch, spin=spin)
             if self._host_error is not None and kind not in (m.ERROR, m.RESULTS):
-                raise self.broke("it went on after its host function had failed")
+                raise self._channel.broke("it went on after its host function had failed")
         return kind, payload
 
     def _serve(self, request: m.HostCall, watch: monitor.Watch) -> None:
@@ -281,7 +240,7 @@ class Conversation:
         answer: bytes | None = None
         housekeeper.watch_host_call(handle, watch.deadline)
         try:
-            answer = callback.run(_HostMemory(self, watch), request.slots, blobs)
+            answer = callback.run(HostMemory(self.memory, self.turn, watch), request.slots, blobs)
         except (CallError, MemoryAccessError) as exc:  # all that a callback's failure can be
             self._host_error = exc
         finally:
@@ -297,10 +256,10 @@ class Conversation:
     def _callback(self, request: m.HostCall) -> Callback:
         """The function asked for. The worker keeps the same limits: a request that passes one breaks the protocol."""
         if request.index >= len(self._callbacks):
-            raise self.broke(f"there is no host function {request.index}")
+            raise self._channel.broke(f"there is no host function {request.index}")
         callback, limits = self._callbacks[request.index], self._limits
         if len(request.slots) != len(callback.offer.type.params) * SLOT_BYTES:
-            raise self.broke("a host call's slots do not match the function's type")
+            raise self._channel.broke("a host call's slots do not match the function's type")
         blob_bytes = len(request.first) + len(request.second)
         self.served += 1
         self._host_calls += 1
@@ -311,7 +270,7 @@ class Conversation:
             or (most_bytes is not None and self._host_bytes > most_bytes)
             or blob_bytes > limits.message_bytes
         ):
-            raise self.broke("a host call over the limits that the worker itself keeps")
+            raise self._channel.broke("a host call over the limits that the worker itself keeps")
         return callback
 
     # --- replies ---
@@ -321,15 +280,15 @@ class Conversation:
     ) -> WasmError:
         """The error that a reply other than the expected one stands for; the worker is idle again."""
         if kind != m.ERROR:
-            raise self.broke("a reply of the wrong size")
-        message = self._decode(m.Error, payload)
+            raise self._channel.broke("a reply of the wrong size")
+        message = self._channel.decode(m.Error, payload)
         if message.failure not in legal:
-            raise self.broke(f"an error of kind {message.failure}, which this cannot end in")
+            raise self._channel.broke(f"an error of kind {message.failure}, which this cannot end in")
         self._settle(message.fuel, budget)
         original, self._host_error = self._host_error, None
         remote = message.failure in (m.Failure.REMOTE, m.Failure.START_REMOTE)
-        if remote != (original is not None) or message.failure not in legal:
-            raise self.broke("it tells of a failure that cannot have happened")
+        if remote != (original is not None):
+            raise self._channel.broke("it tells of a failure that cannot have happened")
         self.busy = False
         if original is None:
             return monitor.failure(message)
@@ -341,7 +300,7 @@ class Conversation:
         """The deadline's verdict after an interrupt; only the interrupt's own trap proves that none is under way."""
         verdict = monitor.wall_exceeded(watch.wall_s)
         if kind == m.ERROR:
-            message = self._decode(m.Error, payload)
+            message = self._channel.decode(m.Error, payload)
             trapped = message.failure == m.Failure.TRAP and message.trap_code == TrapCode.INTERRUPT.value
             if trapped and self._host_error is None:
                 self._settle(message.fuel, budget)
@@ -352,40 +311,8 @@ class Conversation:
     def _settle(self, used: int, budget: int) -> None:
         """Book the fuel that the worker reports, after checking it for sense."""
         if used > budget:
-            raise self.broke("more fuel used than there was")
+            raise self._channel.broke("more fuel used than there was")
         self.fuel.settle(used)
-
-    def _decode(self, cls: type[Any], payload: memoryview | bytes) -> Any:
-        try:
-            return cls.decode(payload)
-        except ProtocolError as exc:
-            raise self.broke(str(exc)) from exc
-
-    def broke(self, what: str) -> WasmError:
-        """Kill the worker for breaking the protocol; the verdict that stands."""
-        return self.handle.condemn(monitor.broke_protocol(what))
-
-
-class _HostMemory:
-    """The guest's memory for a host function (`callbacks.Memory`), over the pipes that its call holds."""
-
-    __slots__ = ("_conversation", "_watch")
-
-    def __init__(self, conversation: Conversation, watch: monitor.Watch) -> None:
-        self._conversation = conversation
-        self._watch = watch
-
-    def memory_read(self, offset: int, length: int) -> bytes:
-        return self._mine().read(offset, length, self._watch)
-
-    def memory_write(self, offset: int, data: bytes) -> None:
-        self._mine().write(offset, data, self._watch)
-
-    def _mine(self) -> Conversation:
-        """The pipes belong to the thread of the call."""
-        if not self._conversation.turn._is_owned():  # type: ignore[attr-defined]
-            raise CallError("a caller's memory can be used only in the thread that runs the host function")
-        return self._conversation
 
 
 def _no_blobs(_request: m.HostCall) -> tuple[bytes, ...]:

@@ -243,8 +243,8 @@ class ForkServer:
 
     def _deliver(self, packet: c.Packet, fds: list[int]) -> None:
         if isinstance(packet, c.Hello):
-            if len(fds) != 1:
-                raise ProtocolError("HELLO without a pidfd")
+            if len(fds) != 1 or self._pidfd >= 0:
+                raise ProtocolError("HELLO without a pidfd, or said twice")
             self._pidfd = os_.above_std(fds.pop())
             self._seen = packet.seen
             self._warm.set()
@@ -264,6 +264,8 @@ class ForkServer:
 
     def _on_spawned(self, packet: c.Spawned, fds: list[int]) -> None:
         handle = self._handles.get(packet.ticket)
+        if handle is not None and handle.pid is not None:
+            raise ProtocolError("a child was announced twice")
         try:
             if len(fds) != 1:
                 raise OSError(errno.EMFILE, "the pidfd did not fit")

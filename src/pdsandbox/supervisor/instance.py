@@ -151,7 +151,7 @@ class Instance(WasmInstance):
     def memory_read(self, offset: int, length: int) -> bytes:
         """See `WasmInstance.memory_read`."""
         start, size = check_range(offset, length)
-        data = self._on_memory(lambda watch: self._talk.read(start, size, watch))
+        data = self._on_memory(lambda watch: self._talk.memory.read(start, size, watch))
         assert data is not None
         return data
 
@@ -159,7 +159,7 @@ class Instance(WasmInstance):
         """See `WasmInstance.memory_write`."""
         raw = as_data(data)
         start, _ = check_range(offset, len(raw))
-        self._on_memory(lambda watch: self._talk.write(start, raw, watch))
+        self._on_memory(lambda watch: self._talk.memory.write(start, raw, watch))
 
     def _on_memory(self, access: Callable[[monitor.Watch], bytes | None]) -> bytes | None:
         """A memory operation, in a turn of its own."""
