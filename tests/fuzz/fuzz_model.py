@@ -48,10 +48,7 @@ IN_LOAD: dict[int, Verdict] = {
     F.COMPILE: NOT_STARTED,  # the artifact could not be loaded
     F.START_TRAP: (e.InstantiationError, Cause.GUEST_TRAP),
     F.START_MEMORY: (e.InstantiationError, Cause.MEMORY),
-    F.MEMORY: (e.InstantiationError, Cause.MEMORY),
     F.START_HOST_FUNCTION: (e.InstantiationError, Cause.HOST_FUNCTION),
-    F.HOST_FUNCTION: (e.InstantiationError, Cause.HOST_FUNCTION),
-    F.HOST_LIMIT: (e.InstantiationError, Cause.HOST_FUNCTION),
     F.CALL: (e.InstantiationError, Cause.USAGE),
     F.ENGINE: (e.InstantiationError, Cause.EXIT),
 }
