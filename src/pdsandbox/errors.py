@@ -264,7 +264,8 @@ class WallClockExceeded(Trap):
 
 
 class RssExceeded(Trap):
-    """Killed for its memory; `limit` and `observed` in bytes."""
+    """Killed for its memory, or failed because it was refused more at the ceiling over it (untouched memory counts
+    there); `limit` and `observed` in bytes."""
 
     default_cause = Cause.RSS
 

@@ -92,6 +92,7 @@ PACKETS: tuple[c.Packet, ...] = (
     c.Acknowledge(2**64 - 1),
     c.Kill(3),
     c.Hello(4242),
+    c.Hello(4243, (), 400 << 20, 3 << 30),
     c.Hello(1, (c.Seen(c.Role.WORKER, Layer.SECCOMP, State.MISSING, "no f\u00fclter"),)),
     c.Spawned(1, 4243),
     c.Refused(2, 11),

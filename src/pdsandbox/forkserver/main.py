@@ -152,7 +152,7 @@ class ForkServer:
     def serve(self) -> None:
         """Until the supervisor closes the socket or dies."""
         own = os_.pidfd_open(self._pid)
-        self._send(c.Hello(self._pid, self._seen), [own])
+        self._send(c.Hello(self._pid, self._seen, self._data, self._compiler_data), [own])
         while True:
             for fd, _ in self._poll.poll():
                 if fd == self._supervisor:

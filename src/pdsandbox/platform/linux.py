@@ -46,7 +46,7 @@ _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fc
 def _missing() -> str | None:
     try:
         os.close(pidfd_open(os.getpid()))
-        os.close(open_resident(os.getpid()))
+        os.close(open_memory(os.getpid()))
     except OSError as exc:
         return f"worker processes need pidfd_open (Linux 5.4) and /proc: {exc}"
     return None
@@ -165,8 +165,8 @@ def map_readonly(fd: int) -> mmap.mmap:
     return mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
 
 
-def open_resident(pid: int) -> int:
-    """A descriptor for `read_resident`. It stays with this very process: once that is gone, reading fails."""
+def open_memory(pid: int) -> int:
+    """A descriptor for `read_memory`. It stays with this very process: once that is gone, reading fails."""
     # statm knows nothing of swap, and status takes five times as long to read.
     name = "status" if _has_swap() else "statm"
     return above_std(os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC))
@@ -180,17 +180,28 @@ def _has_swap() -> bool:
         return False
 
 
-def read_resident(fd: int) -> int:
-    """Bytes resident, and swapped out where this machine swaps (4 us; 20 with swap). 0 for a zombie; OSError once the
-    process is reaped."""
-    text = os.pread(fd, 4096, 0)
-    if text[:1].isdigit():
-        return int(text.split(b" ", 2)[1]) * PAGE_BYTES
-    total = 0
-    for line in text.splitlines():
-        if line.startswith((b"VmRSS:", b"VmSwap:")):
-            total += int(line.split()[1]) << 10
-    return total
+def read_memory(fd: int) -> bytes:
+    """A sample, for `resident_of` and `data_of` (4 us; 20 with swap). OSError once the process is reaped."""
+    return os.pread(fd, 4096, 0)
+
+
+def resident_of(sample: bytes) -> int:
+    """Bytes resident, and swapped out where this machine swaps. 0 for a zombie."""
+    if sample[:1].isdigit():
+        return int(sample.split(b" ", 2)[1]) * PAGE_BYTES
+    return _sum_of_lines(sample, (b"VmRSS:", b"VmSwap:"))
+
+
+def data_of(sample: bytes) -> int:
+    """Bytes of private writable memory, stack included, touched or not: what RLIMIT_DATA charges, and the stack. 0 for
+    a zombie."""
+    if sample[:1].isdigit():
+        return int(sample.split()[5]) * PAGE_BYTES
+    return _sum_of_lines(sample, (b"VmData:", b"VmStk:"))
+
+
+def _sum_of_lines(sample: bytes, names: tuple[bytes, ...]) -> int:
+    return sum(int(line.split()[1]) << 10 for line in sample.splitlines() if line.startswith(names))
 
 
 def die_with_parent(parent: int) -> None:
@@ -217,9 +228,9 @@ def close_all_but(keep: set[int]) -> None:
 
 
 def data_bytes() -> int:
-    """Bytes of private writable memory of this process, as RLIMIT_DATA counts them."""
+    """`data_of` this process."""
     with open("/proc/self/statm", "rb", buffering=0) as statm:
-        return int(statm.read().split()[5]) * PAGE_BYTES
+        return data_of(statm.read())
 
 
 def raise_descriptor_limit() -> int:

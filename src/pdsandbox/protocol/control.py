@@ -181,12 +181,14 @@ class Seen(NamedTuple):
 class Hello:
     """The fork server is warm. With it comes a pidfd of its own, which cannot be confused with a later process.
 
-    `seen`: how its children are locked down.
+    `seen`: how its children are locked down. `data`, `compiler_data`: their RLIMIT_DATA.
     """
 
     KIND: ClassVar[int] = 16
     pid: int
     seen: tuple[Seen, ...] = ()
+    data: int | None = None
+    compiler_data: int | None = None
 
     def payload(self) -> bytes:
         w = Writer()
@@ -199,6 +201,8 @@ class Hello:
             w.text(seen.detail)
 
         w.many(self.seen, one)
+        w.optional(self.data)
+        w.optional(self.compiler_data)
         return w.payload()
 
     @classmethod
@@ -207,7 +211,7 @@ class Hello:
             role, layer, state = r.choice(Role.COUNT), r.choice(len(_LAYERS)), r.choice(len(_STATES))
             return Seen(role, _LAYERS[layer], _STATES[state], r.text())
 
-        return cls(r.u32(), tuple(r.many(one, 7, Role.COUNT * len(_LAYERS))))
+        return cls(r.u32(), tuple(r.many(one, 7, Role.COUNT * len(_LAYERS))), r.optional(), r.optional())
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def _converse(
     try:
         message = m.decode(kind, payload)
         if isinstance(message, m.Error) and message.failure in m.Failure.OF_COMPILE:
-            raise monitor.failure(message)
+            raise handle.starved(message) or monitor.failure(message)
         if not isinstance(message, m.Compiled):
             raise ProtocolError("a compiler answers COMPILED, or says why not")
         if not 0 < message.artifact_bytes <= m.artifact_cap(len(source)):

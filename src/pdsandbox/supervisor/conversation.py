@@ -289,6 +289,9 @@ class Conversation:
         remote = message.failure in (m.Failure.REMOTE, m.Failure.START_REMOTE)
         if remote != (original is not None):
             raise self._channel.broke("it tells of a failure that cannot have happened")
+        starved = self.handle.starved(message)
+        if starved is not None:
+            return starved
         self.busy = False
         if original is None:
             return monitor.failure(message)

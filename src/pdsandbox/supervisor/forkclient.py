@@ -77,6 +77,7 @@ class ForkServer:
         self._buried = Latch()  # why it died is known
         self._warm = Latch()  # it has said HELLO, or is gone
         self._seen: tuple[c.Seen, ...] = ()
+        self._ceilings: dict[int, int | None] = {}  # by role: RLIMIT_DATA
         self._pidfd = -1
         self.pid: int | None = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -247,6 +248,7 @@ class ForkServer:
                 raise ProtocolError("HELLO without a pidfd, or said twice")
             self._pidfd = os_.above_std(fds.pop())
             self._seen = packet.seen
+            self._ceilings = {c.Role.WORKER: packet.data, c.Role.COMPILER: packet.compiler_data}
             self._warm.set()
         elif isinstance(packet, c.Spawned):
             self._on_spawned(packet, fds)
@@ -269,7 +271,7 @@ class ForkServer:
         try:
             if len(fds) != 1:
                 raise OSError(errno.EMFILE, "the pidfd did not fit")
-            resident = os_.open_resident(packet.pid)
+            memory = os_.open_memory(packet.pid)
         except OSError as exc:
             # Out of descriptors here: one that cannot be held, or watched, may not live.
             self._tell(c.Kill(packet.ticket))
@@ -281,9 +283,10 @@ class ForkServer:
             # Not between these two: who is torn away (KeyboardInterrupt) after it has asked takes the handle out, and
             # then either finds these descriptors in it, or nobody does.
             if packet.ticket in self._handles:
-                self._handles[packet.ticket].on_spawned(packet.pid, pidfd, resident)
+                handle = self._handles[packet.ticket]
+                handle.on_spawned(packet.pid, pidfd, memory, self._ceilings.get(handle.role))
                 return
-        os.close(resident)
+        os.close(memory)
         os.close(pidfd)
         self._tell(c.Kill(packet.ticket))
 

@@ -28,6 +28,7 @@ from typing import Final
 
 from ..errors import WasmError
 from ..platform import os_
+from ..protocol import messages as m
 from ..protocol.control import NOT_LOCKED_DOWN
 from . import monitor
 from .latch import Latch
@@ -114,7 +115,9 @@ class Handle:
         self.turn = threading.RLock()
         self.pid: int | None = None
         self.pidfd = -1
-        self.resident = -1  # descriptor for the platform's read_resident
+        self._memory = -1  # descriptor for the platform's read_memory
+        self._sample = b"0 0 0 0 0 0 0"  # the last that it gave
+        self._ceiling: int | None = None  # RLIMIT_DATA
         self.watch: monitor.Watch | None = None  # of the operation that runs, for whoever has to judge a death
         self.host_deadline: float | None = None  # set while a host function runs in the thread of the call
         self._verdict: WasmError | None = None
@@ -132,15 +135,15 @@ class Handle:
 
     # --- what the fork server says; called by the housekeeper ---
 
-    def on_spawned(self, pid: int, pidfd: int, resident: int) -> None:
-        """It runs; `resident` is for reading its memory. Both descriptors are ours from now on."""
+    def on_spawned(self, pid: int, pidfd: int, memory: int, ceiling: int | None) -> None:
+        """It runs; `memory` is for sampling it. Both descriptors are ours from now on. `ceiling`: its RLIMIT_DATA."""
         with self._lock:
-            self.pid, self.pidfd = pid, pidfd
+            self.pid, self.pidfd, self._ceiling = pid, pidfd, ceiling
             released = self._released
             if released:
-                os.close(resident)
+                os.close(memory)
             else:
-                self.resident = resident
+                self._memory = memory
             if released or self._verdict is not None:
                 os_.pidfd_kill(pidfd)
         self._settled.set()
@@ -233,8 +236,10 @@ class Handle:
                 elif watch is not None and watch.starting and exit_code == NOT_LOCKED_DOWN:
                     self._judge(monitor.not_locked_down(bytes(self._tail)))
                 else:
-                    denied = os_.denied_call(self.pid) if sig == signal.SIGSYS and self.pid else None
-                    verdict = monitor.ended(sig, exit_code, denied)
+                    verdict = self.at_ceiling(watch) if monitor.wants_memory(sig, exit_code) else None
+                    if verdict is None:
+                        denied = os_.denied_call(self.pid) if sig == signal.SIGSYS and self.pid else None
+                        verdict = monitor.ended(sig, exit_code, denied)
                     verdict.stderr_tail = bytes(self._tail)
                     self._judge(verdict)
         first = self.verdict
@@ -285,12 +290,29 @@ class Handle:
     def read_resident(self) -> int:
         """Bytes resident; 0 when that cannot be known (not spawned yet, or gone). Any thread."""
         with self._lock:
-            if self.resident < 0:
+            if self._memory < 0:
                 return 0
             try:
-                return os_.read_resident(self.resident)
+                sample = os_.read_memory(self._memory)
             except OSError:
                 return 0
+        resident = os_.resident_of(sample)
+        if resident:  # a process on its way out has none left: what counts is what it had
+            self._sample = sample
+        return resident
+
+    def starved(self, message: m.Error) -> WasmError | None:
+        """Condemn a worker that says that it was refused memory, if it stands at its ceiling."""
+        if not monitor.lacks_memory(message):
+            return None
+        self.read_resident()
+        verdict = self.at_ceiling(self.watch)
+        return None if verdict is None else self.condemn(verdict)
+
+    def at_ceiling(self, watch: monitor.Watch | None) -> WasmError | None:
+        """The verdict on a worker that failed as one does for want of memory: when the last sample stood at
+        RLIMIT_DATA."""
+        return monitor.at_ceiling(os_.data_of(self._sample), self._ceiling, watch)
 
     def read_nothing(self, sent: int) -> bool:
         """Whether all `sent` bytes of the only thing that was ever said to it are still in the request pipe."""
@@ -325,8 +347,8 @@ class Handle:
         interrupted goes on where it was."""
         with self._lock:
             self._released = True
-            resident, self.resident = self.resident, -1
-        if resident >= 0:
-            os.close(resident)
+            memory, self._memory = self._memory, -1
+        if memory >= 0:
+            os.close(memory)
         self.ends.close()
         self._registry.discard(self)

@@ -40,6 +40,9 @@ _BYTES_PER_S = 4 << 30
 _SAMPLE_MOST_S = 0.010
 _SAMPLE_LEAST_S = 0.0005
 
+# An allocator that is refused asked for about this much (Python's takes its arenas by the MiB).
+_CEILING_TOLERANCE = 2 * MIB
+
 # So that it is seldom raised.
 _CPU_SLACK_S = 60
 
@@ -95,6 +98,31 @@ def wall_exceeded(wall_s: float | None) -> WallClockExceeded:
 def rss_exceeded(resident: int, limit: int) -> RssExceeded:
     text = f"RSS limit of {limit / MIB:g} MiB exceeded ({resident / MIB:.1f} MiB observed)"
     return RssExceeded(text, limit=limit, observed=resident)
+
+
+def at_ceiling(data: int, ceiling: int | None, watch: Watch | None) -> RssExceeded | None:
+    """The verdict on a worker that failed as one does for want of memory, with `data` bytes reserved of the `ceiling`
+    that RLIMIT_DATA sets; None when there was more to be had."""
+    if ceiling is None or watch is None or watch.rss_bytes is None or data < ceiling - _CEILING_TOLERANCE:
+        return None
+    text = f"RSS limit of {watch.rss_bytes / MIB:g} MiB exceeded ({data / MIB:.1f} MiB reserved, and no more granted)"
+    return RssExceeded(text, limit=watch.rss_bytes, observed=data)
+
+
+def wants_memory(sig: int | None, exit_code: int | None) -> bool:
+    """Whether a process that is refused memory may end like this: aborted, by a null pointer that nobody looked at, or
+    by a MemoryError where nobody expects one."""
+    return sig in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS) or exit_code == os.EX_SOFTWARE
+
+
+def lacks_memory(error: m.Error) -> bool:
+    """Whether an ERROR says that the engine, or a function in the worker, was refused memory."""
+    kind = error.failure
+    if kind in (m.Failure.TRAP, m.Failure.START_TRAP):
+        return error.trap_code is None  # the engine's own, such as a heap that may not grow
+    if kind in (m.Failure.HOST_FUNCTION, m.Failure.START_HOST_FUNCTION):
+        return error.text.rstrip().rpartition("\n")[2].startswith(("MemoryError", "OSError: [Errno 12]"))  # ENOMEM
+    return kind == m.Failure.ENGINE
 
 
 def ended(sig: int | None, exit_code: int | None, denied: str | None = None) -> WorkerCrashed:

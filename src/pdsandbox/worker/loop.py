@@ -135,6 +135,7 @@ class Worker:
             raise SystemExit(f"unexpected message kind {kind} before LOAD")
         load = m.Load.decode(self._inbox.view[HEADER_BYTES : HEADER_BYTES + length])
         if not self._load(load, functions=functions):
+            self._inbox.read(0)  # stay until the supervisor leaves: it may want to see how much memory there is in use
             return
         inbox, read, idle = self._inbox, self._inbox.read, self._backstop.disarm
         in_vain = skip = 0  # after a spin in vain, the next 1, 2, 4, … 64 are left out
