@@ -17,9 +17,10 @@ from pdsandbox import HostFunction, Limits, Supervisor, WasmError, WasmImports, 
 
 #: What `plant` plants, beside `environment` and `argument`.
 FORMS = (
-    "bytes bytearray memoryview str str-of-two-bytes str-of-four-bytes global attribute closure dict-key nested "
-    "exception-text frame-local pickled c-buffer shared-memory host-function"
-).split()
+    *("bytes", "bytearray", "memoryview", "str", "str-of-two-bytes", "str-of-four-bytes", "pickled", "c-buffer"),
+    *("global", "attribute", "closure", "dict-key", "nested", "exception-text", "frame-local", "shared-memory"),
+    "host-function",
+)
 
 GUEST = """(module
   (import "env" "here" (func $here (param i32) (result i32)))

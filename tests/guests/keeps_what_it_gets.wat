@@ -1,0 +1,25 @@
+;; Calls a host function with many results, by hook or by crook, and keeps whatever comes in memory and globals.
+(module
+  (import "env" "callback" (func $callback (param i32) (result i32 i64 f32 f64)))
+  (memory (export "memory") 1)
+  (global $a (mut i32) (i32.const 0))
+  (global $b (mut i64) (i64.const 0))
+  (global $came_back (mut i32) (i32.const 0))
+  (func (export "kept") (result i32 i64 i32) (global.get $a) (global.get $b) (global.get $came_back))
+  (func $keep (param $how i32) (local $c f32) (local $d f64)
+    (call $callback (local.get $how))
+    (local.set $d) (local.set $c) (global.set $b) (global.set $a)
+    (f32.store (i32.const 4096) (local.get $c))
+    (f64.store (i32.const 4104) (local.get $d))
+    (global.set $came_back (i32.const 1)))
+  (func (export "run") (param $how i32)
+    (block $caught
+      (block $caught_with (result exnref)
+        (try_table (catch_all $caught) (catch_all_ref $caught_with) (call $keep (local.get $how)))
+        (br $caught))
+      (drop)
+      (global.set $came_back (i32.const 2)))
+    (global.set $came_back (i32.add (global.get $came_back) (i32.const 4))))
+  ;; What a function with as many results finds where the failing one's would have been.
+  (func (export "after") (result i32 i64 f32 f64) (local i32 i64 f32 f64)
+    (local.get 0) (local.get 1) (local.get 2) (local.get 3)))
