@@ -6,6 +6,7 @@ the state of the process. No call that ends a process is tried: the kernel would
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
@@ -18,10 +19,12 @@ from typing import Final, NoReturn
 from ..hardening import Layer, State
 from ..platform import os_
 from ..platform.lockdown import filters, privileges
-from ..platform.lockdown.calls import syscall
+from ..platform.lockdown.calls import failed, syscall
 from ..protocol.control import Role, Seen
 from .lockdown import Lockdown, reason
 
+_mprotect: Final = ctypes.PyDLL(None, use_errno=True)["mprotect"]
+_mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _NR_PERSONALITY: Final = 135
 _ASK: Final = 0xFFFFFFFF
 _DISCARD_PORT: Final = 9
@@ -227,8 +230,8 @@ class _Child:
         _refused(errno.EPERM, "personality(2)", lambda: syscall("personality", _NR_PERSONALITY, _ASK))
 
     def _mdwe(self) -> str:
-        prot = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
-        _refused(errno.EACCES, "mapping executable memory", lambda: _map(mmap.MAP_PRIVATE, prot))
+        # The filter refuses to map executable memory; this it does not, because loading needs it.
+        _refused(errno.EACCES, "making memory executable", _make_executable)
         _check(privileges.executable_gain_refused(), "the kernel does not say so")
         return "no memory can become executable"
 
@@ -242,8 +245,15 @@ def _check(holds: bool, otherwise: str) -> None:
         raise _DoesNotHold(otherwise)
 
 
-def _map(flags: int, prot: int) -> object:
+def _map(flags: int, prot: int) -> mmap.mmap:
     return mmap.mmap(-1, mmap.PAGESIZE, flags=flags | mmap.MAP_ANONYMOUS, prot=prot)
+
+
+def _make_executable() -> None:
+    page = _map(mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    if _mprotect(address, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_EXEC):
+        raise failed("mprotect")
 
 
 def _refused(number: int, what: str, attempt: Callable[[], object]) -> None:

@@ -14,12 +14,13 @@ from typing import Final
 
 from .seccomp import ALLOW, KILL, OWN_PID, DenyBits, Only, Rule, errno_of
 
-# x86_64: arch/x86/entry/syscalls/syscall_64.tbl.
-_NUMBERS: Final = {
+#: x86_64: arch/x86/entry/syscalls/syscall_64.tbl.
+NUMBERS: Final = {
     "read": 0,
     "write": 1,
     "open": 2,
     "close": 3,
+    "fstat": 5,
     "poll": 7,
     "lseek": 8,
     "mmap": 9,
@@ -116,7 +117,7 @@ _NUMBERS: Final = {
     "mount_setattr": 442,
     "memfd_secret": 447,
 }  # fmt: skip - a table
-_NAMES: Final = {number: name for name, number in _NUMBERS.items()}
+_NAMES: Final = {number: name for name, number in NUMBERS.items()}
 
 #: Processes and programs, the network, other processes' memory, kernel interfaces known for their bugs, privileges.
 FATAL: Final = (
@@ -134,25 +135,36 @@ FATAL: Final = (
 _FAULTS: Final = tuple(
     int(s) for s in (signal.SIGILL, signal.SIGTRAP, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)
 )
+_MAP_TYPE: Final = 0xF
 _MAP_GROWSDOWN: Final = 0x100
 _MAP_HUGETLB: Final = 0x40000
-_PROT_GROWS: Final = 0x3000000
-# Shared mappings and huge pages escape RLIMIT_DATA.
-_PLAIN_MAPPING: Final = DenyBits(3, mmap.MAP_SHARED | _MAP_GROWSDOWN | _MAP_HUGETLB)
+# All that escapes RLIMIT_DATA: shared mappings, those that grow down, huge pages.
+_PLAIN_MAPPING: Final = (
+    Only(3, (mmap.MAP_PRIVATE,), mask=_MAP_TYPE),
+    DenyBits(3, _MAP_GROWSDOWN | _MAP_HUGETLB),
+)
 _NO_EXEC: Final = DenyBits(2, mmap.PROT_EXEC)
+# Nothing that can be both written and run, and no PROT_GROWSDOWN. Machine code is written, then made executable: so
+# the engine does it, and so nothing needs to be mapped executable in the first place.
+_PROTECTIONS: Final = (0, mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE, mmap.PROT_READ | mmap.PROT_EXEC)
+# The allocators'. Others share pages between processes (MERGEABLE), push them out, or have a history.
+_ADVICE: Final = (4, 8)  # DONTNEED, FREE
 _FUTEX_OPERATIONS: Final = (0, 1, 9, 10)  # WAIT, WAKE and their _BITSET forms; the others have a history
+_FUTEX_FLAGS: Final = 0x180  # PRIVATE, CLOCK_REALTIME
 _BASIC: Final[dict[str, Rule]] = {
     **dict.fromkeys(
-        ("read", "write", "readv", "writev", "close", "poll", "ppoll", "munmap", "brk", "madvise", "rt_sigreturn",
+        ("read", "write", "readv", "writev", "close", "poll", "ppoll", "munmap", "brk", "rt_sigreturn",
          "rt_sigprocmask", "sigaltstack", "restart_syscall", "sched_yield", "clock_gettime", "clock_nanosleep",
          "getpid", "gettid", "getrandom", "exit", "exit_group"),
         ALLOW,
     ),
-    "mmap": (_PLAIN_MAPPING,),
-    "mprotect": (DenyBits(2, _PROT_GROWS),),
-    "mremap": (DenyBits(3, ~1 & 0xFFFFFFFF),),  # no MREMAP_FIXED, no MREMAP_DONTUNMAP
+    "mmap": (*_PLAIN_MAPPING, _NO_EXEC),
+    "mprotect": (Only(2, _PROTECTIONS),),
+    # A page of the stack, moved and made larger, is no data to RLIMIT_DATA. realloc(3) then copies.
+    "mremap": errno_of(errno.ENOMEM),
+    "madvise": (Only(2, _ADVICE),),
     "rt_sigaction": (Only(0, _FAULTS),),
-    "futex": (Only(1, _FUTEX_OPERATIONS, mask=0x7F),),
+    "futex": (Only(1, _FUTEX_OPERATIONS, mask=~_FUTEX_FLAGS & 0xFFFFFFFF),),
     "tgkill": (Only(0, (OWN_PID,), otherwise=KILL),),  # abort(3)
     "memfd_create": errno_of(errno.ENOSYS),  # the engine then goes on without
 }  # fmt: skip
@@ -161,16 +173,24 @@ _PR_SET_NAME: Final = 15
 _PR_SET_MDWE: Final = 65
 _PR_GET_MDWE: Final = 66
 _AT_EMPTY_PATH: Final = 0x1000
+_F_DUPFD_CLOEXEC: Final = 1030
+_F_GET_SEALS: Final = 1034
+_SET_MODE_FILTER: Final = 1
+_TSYNC: Final = 1
 _FUTURE: Final[dict[str, Rule]] = {
     "setitimer": (Only(0, (0,)),),  # ITIMER_REAL: the backstop
-    **dict.fromkeys(("pread64", "recvmsg", "fcntl", "lseek", "seccomp"), ALLOW),
+    **dict.fromkeys(("pread64", "recvmsg", "lseek"), ALLOW),
+    "fcntl": (Only(1, (_F_DUPFD_CLOEXEC, _F_GET_SEALS)),),
+    "seccomp": (Only(0, (_SET_MODE_FILTER,)), Only(1, (_TSYNC,))),
+    # Which of the two fstat(3) makes is the C library's affair.
+    "fstat": ALLOW,
     "newfstatat": (Only(3, (_AT_EMPTY_PATH,)),),
     "prctl": (Only(0, (_PR_SET_NAME, _PR_SET_MDWE, _PR_GET_MDWE)),),
 }
 
 
 def _numbered(*tables: dict[str, Rule]) -> dict[int, Rule]:
-    return {_NUMBERS[name]: rule for table in tables for name, rule in table.items()}
+    return {NUMBERS[name]: rule for table in tables for name, rule in table.items()}
 
 
 _DEADLY: Final[dict[str, Rule]] = dict.fromkeys(FATAL, KILL)
@@ -179,10 +199,10 @@ LOADING: Final = _numbered(_DEADLY, _BASIC, _FUTURE)
 #: Only what LOADING allows and this does not: all else is left to LOADING.
 LOCKED: Final = _numbered(
     dict.fromkeys(
-        ("pread64", "recvmsg", "fcntl", "lseek", "seccomp", "newfstatat", "prctl"),
+        ("pread64", "recvmsg", "fcntl", "lseek", "seccomp", "fstat", "newfstatat", "prctl"),
         errno_of(errno.EPERM),
     ),
-    {"mmap": (_NO_EXEC,), "mprotect": (_NO_EXEC,)},
+    {"mprotect": (_NO_EXEC,)},
 )
 COMPILING: Final = _numbered(_DEADLY, _BASIC)
 
