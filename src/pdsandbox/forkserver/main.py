@@ -29,6 +29,11 @@ from ..platform import os_
 from ..protocol import control as c
 
 _NAME: Final = "pdsandbox-fork"
+# The engine reserves 4 GiB and some guard pages for each memory; more only for one that may be larger, and twice that
+# while it moves.
+_RESERVED_BYTES: Final = 5 << 30
+# Of addresses, for whatever else maps them: libraries of the user's functions, the allocators.
+_SPACE_SLACK: Final = 2 << 30
 
 
 def main(control_fd: int, supervisor_pid: int) -> NoReturn:
@@ -94,6 +99,8 @@ class ForkServer:
         self._seen: tuple[c.Seen, ...] = ()
         self._data: int | None = None
         self._compiler_data: int | None = None
+        self._space: int | None = None
+        self._compiler_space: int | None = None
         self._descriptors = os_.raise_descriptor_limit()
         self._pid = os.getpid()
 
@@ -121,6 +128,7 @@ class ForkServer:
             raise SystemExit("the fork server has more than one thread")
         self._data = os_.data_ceiling(self._config.data_more)
         self._compiler_data = os_.data_ceiling(self._config.compiler_data_more)
+        self._space, self._compiler_space = _space_ceilings(self._config)
         gc.collect()  # drops what was specialised and cached, so it comes first
         rehearsal.rehearse(self._engine, warm, self._config, artifact)
         os_.set_name(_NAME)
@@ -232,10 +240,10 @@ class ForkServer:
             os_.close_all_but({requests, replies, sock, *artifact, *lockdown.descriptors})
             if packet.role == c.Role.COMPILER:
                 os_.set_name("pdsandbox-comp")
-                os_.set_ceilings(self._compiler_data, self._descriptors)
+                os_.set_ceilings(self._compiler_data, self._compiler_space, self._descriptors)
                 status = self._compile(self._engine, requests, replies, lockdown)
             else:
-                os_.set_ceilings(self._data, self._descriptors)
+                os_.set_ceilings(self._data, self._space, self._descriptors)
                 status = self._worker.run(
                     requests, replies, sock, artifact[0] if artifact else -1, lockdown, functions=packet.functions
                 )
@@ -288,3 +296,14 @@ class ForkServer:
         if self._cgroups is not None:
             self._cgroups.remove_all()
         os._exit(status)
+
+
+def _space_ceilings(config: c.Config) -> tuple[int | None, int | None]:
+    """Addresses for a worker and for a compiler; no limit where the memory that they may use has none."""
+    worker = compiler = None
+    if config.data_more is not None and config.memory_bytes is not None:
+        memories = config.memories * (_RESERVED_BYTES + 2 * config.memory_bytes)
+        worker = os_.space_ceiling(memories + config.data_more + _SPACE_SLACK)
+    if config.compiler_data_more is not None:
+        compiler = os_.space_ceiling(config.compiler_data_more + _SPACE_SLACK)
+    return worker, compiler
