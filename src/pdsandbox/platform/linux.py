@@ -295,11 +295,12 @@ def cpu_is_limited() -> bool:
     return resource.getrlimit(resource.RLIMIT_CPU)[1] != resource.RLIM_INFINITY
 
 
-def denied_call(pid: int) -> str | None:
-    """The name of the system call that a filter ended process `pid` for, where the kernel's log may be read."""
+def denied_call(pid: int, age_s: float) -> str | None:
+    """The name of the system call that a filter ended process `pid` for, which began `age_s` seconds ago; where the
+    kernel's log may be read."""
     from .lockdown import log
 
-    return log.denied_call(pid)
+    return log.denied_call(pid, age_s)
 
 
 def system() -> tuple[str, str]:

@@ -238,7 +238,8 @@ class Handle:
                 else:
                     verdict = self.at_ceiling(watch) if monitor.wants_memory(sig, exit_code) else None
                     if verdict is None:
-                        denied = os_.denied_call(self.pid) if sig == signal.SIGSYS and self.pid else None
+                        age_s = time.monotonic() - self._born
+                        denied = os_.denied_call(self.pid, age_s) if sig == signal.SIGSYS and self.pid else None
                         verdict = monitor.ended(sig, exit_code, denied)
                     verdict.stderr_tail = bytes(self._tail)
                     self._judge(verdict)

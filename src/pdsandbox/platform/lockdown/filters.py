@@ -12,7 +12,7 @@ import mmap
 import signal
 from typing import Final
 
-from .seccomp import ALLOW, KILL, OWN_PID, DenyBits, Only, Rule, errno_of
+from .seccomp import ALLOW, AUDIT_ARCH_X86_64, KILL, OWN_PID, X32_BIT, DenyBits, Only, Rule, errno_of
 
 #: x86_64: arch/x86/entry/syscalls/syscall_64.tbl.
 NUMBERS: Final = {
@@ -213,6 +213,10 @@ def allowed(*, compiling: bool) -> int:
     return sum(rule == ALLOW or isinstance(rule, tuple) for rule in rules.values())
 
 
-def name_of(number: int) -> str:
+def name_of(number: int, architecture: int) -> str:
     """The call's name where these tables know it, else its number."""
+    if architecture != AUDIT_ARCH_X86_64:
+        return f"number {number} of another architecture"
+    if number & X32_BIT:
+        return f"{name_of(number ^ X32_BIT, architecture)} of x32"
     return _NAMES.get(number, f"number {number}")

@@ -16,15 +16,15 @@ from typing import Final
 
 from .calls import syscall
 
-__all__ = ["ALLOW", "KILL", "OWN_PID", "DenyBits", "Filter", "Only", "errno_of"]
+__all__ = ["ALLOW", "AUDIT_ARCH_X86_64", "KILL", "OWN_PID", "X32_BIT", "DenyBits", "Filter", "Only", "errno_of"]
 
 ALLOW: Final = 0x7FFF0000
 KILL: Final = 0x80000000  # the whole process, by SIGSYS
 _ERRNO: Final = 0x00050000
 _EPERM: Final = _ERRNO | 1
 
-_AUDIT_ARCH_X86_64: Final = 0xC000003E
-_X32_BIT: Final = 0x40000000
+AUDIT_ARCH_X86_64: Final = 0xC000003E
+X32_BIT: Final = 0x40000000
 _NR_SECCOMP: Final = 317  # x86_64
 _SET_MODE_FILTER: Final = 1
 _TSYNC: Final = 1
@@ -72,10 +72,10 @@ class Filter:
     def __init__(self, rules: Mapping[int, Rule], default: int = _EPERM) -> None:
         program = [
             (_LOAD, 0, 0, _AT_ARCH),
-            (_JEQ, 1, 0, _AUDIT_ARCH_X86_64),
+            (_JEQ, 1, 0, AUDIT_ARCH_X86_64),
             (_RET, 0, 0, KILL),
             (_LOAD, 0, 0, _AT_NR),
-            (_JGE, 0, 1, _X32_BIT),
+            (_JGE, 0, 1, X32_BIT),
             (_RET, 0, 0, KILL),
             *_tree(_intervals(rules, default)),
         ]
