@@ -285,11 +285,11 @@ def _path(name: str, value: object) -> str | None:
 def _program(name: str, value: object) -> str | None:
     """The fork server starts in "/" and without PATH: a relative path, or a bare name, means what it means here and
     now."""
-    import shutil  # for this alone
-
     path = _path(name, value)
     if path is None:
         return None
+    import shutil  # for this alone
+
     return os.path.abspath(path) if os.path.dirname(path) else shutil.which(path) or path
 
 
