@@ -4,9 +4,10 @@ Made in the fork server: what a child would have to build (filters, the Landlock
 inherited (oom score, namespaces, no-new-privileges) is done there once. In the child `enter` comes before it is handed
 out, while nothing but our own code has run in it; `lock` comes between loading a module and its first instruction.
 
-`worker.survey` makes the plan: a child goes through all of it as any worker will, looks after each step whether it
-holds. What held is what every later child must apply: one that cannot, leaves. So nothing is ever weaker than the
-report says.
+`worker.survey` makes the plan: a child of each kind goes through all of it as any worker will, and looks after each
+step whether it holds. What could be applied there is what every later child of that kind must apply: one that cannot,
+leaves. What was applied and yet could not be seen to hold is reported as missing, and applied all the same. So nothing
+is ever weaker than the report says.
 
 Order: a change of user clears the parent-death signal, so that comes after it; Landlock and the filter need
 no-new-privileges; threads that a worker needs start after all that is per thread and before the filter, which spreads
@@ -18,6 +19,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -28,20 +30,49 @@ from ..platform.lockdown.seccomp import ALLOW, Filter
 from ..protocol.control import Role
 
 # Standard streams, two pipes, a socket, the module and one to spare.
-_DESCRIPTORS: Final = 16
+DESCRIPTORS: Final = 16
 _OOM_SCORE: Final = 1000
 _BARE_LIMITS: Final = (
     (resource.RLIMIT_CORE, 0),
     (resource.RLIMIT_FSIZE, 0),
-    (resource.RLIMIT_NOFILE, _DESCRIPTORS),
+    (resource.RLIMIT_NOFILE, DESCRIPTORS),
     (resource.RLIMIT_MEMLOCK, 0),
 )
 
+_ROLES: Final = (Role.WORKER, Role.COMPILER)
+#: What `privileges.unshare` makes new: names in /proc/PID/ns.
+NAMESPACES: Final = ("net", "ipc", "uts", "mnt")
+_LANDLOCK: Final = (
+    (Layer.LANDLOCK_FILES, 1, "5.13"),
+    (Layer.LANDLOCK_TCP, 4, "6.7"),
+    (Layer.LANDLOCK_SCOPE, 6, "6.12"),
+)
+
+_A_FILTER: Final = (
+    "a filter that the service itself runs under, as a container's or systemd's, refuses it: allow it there"
+)
+_PROC: Final = "/proc/self/oom_score_adj cannot be written: give the service a writable /proc"
+_NOBODY: Final = f"user and group {privileges.NOBODY} do not exist in this user namespace: map them into it"
 _REMEDIES: Final = {
-    (Layer.LANDLOCK_FILES, errno.ENOSYS): "this kernel has no Landlock: needs Linux 5.13, CONFIG_SECURITY_LANDLOCK",
+    (Layer.OOM_SCORE, errno.EACCES): _PROC,
+    (Layer.OOM_SCORE, errno.EROFS): _PROC,
+    (Layer.OOM_SCORE, errno.ENOENT): _PROC,
+    (Layer.UID, errno.EINVAL): _NOBODY,
+    (Layer.UID, errno.EPERM): f"{_NOBODY}, and allow setgroups",
+    (
+        Layer.LANDLOCK_FILES,
+        errno.ENOSYS,
+    ): "this kernel has no Landlock (needs Linux 5.13 with CONFIG_SECURITY_LANDLOCK), or "
+    "a container's system-call filter hides it",
     (Layer.LANDLOCK_FILES, errno.EOPNOTSUPP): 'Landlock is not enabled: add "landlock" to the boot parameter lsm=',
+    (Layer.LANDLOCK_FILES, errno.EPERM): f"Landlock: {_A_FILTER}",
+    (
+        Layer.LANDLOCK_FILES,
+        errno.E2BIG,
+    ): "the service itself runs under 16 Landlock rulesets, the most there can be: nest fewer sandboxes",
     (Layer.SECCOMP, errno.ENOSYS): "no seccomp filters: needs CONFIG_SECCOMP_FILTER, and a container that allows them",
     (Layer.SECCOMP, errno.EINVAL): "no seccomp filters: needs CONFIG_SECCOMP_FILTER",
+    (Layer.SECCOMP, errno.EPERM): f"seccomp filters: {_A_FILTER}",
     (Layer.MDWE, errno.EINVAL): "this kernel cannot do it: needs Linux 6.3",
     (Layer.NAMESPACES, errno.EPERM): "namespaces are refused here: allow user namespaces, or run the service as root",
     (Layer.NAMESPACES, errno.ENOSPC): "no more namespaces: raise user.max_user_namespaces",
@@ -60,14 +91,13 @@ class Lockdown:
         self._wanted = wanted
         self._cpu_s = cpu_s
         self.limits_cpu = not os_.cpu_is_limited()
-        self._plan = wanted
         self._parent = os.getpid()
-        self._not: dict[Layer, tuple[State, str]] = {}  # why a layer is not in the plan
+        self._not: dict[tuple[int, Layer], tuple[State, str]] = {}  # the plan: what is not to be applied, and why
         self._ruleset = -1
         self._filters: dict[int, Filter] = {}
         self._locked: Filter | None = None
-        #: The network namespace that the fork server was born in.
-        self.network = os.stat("/proc/self/ns/net").st_ino
+        #: The namespaces that the fork server was born in.
+        self.namespaces = {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in NAMESPACES}
         self.abi = 0  # Landlock's
 
     @property
@@ -81,25 +111,69 @@ class Lockdown:
         """What children inherit, and what they will use. Whatever this machine refuses leaves the plan."""
         for layer in Layer:
             if layer not in self._wanted:
-                self._drop(layer, State.OFF, "not asked for")
-        self._try(Layer.OOM_SCORE, self._raise_oom_score)
-        self._try(Layer.NAMESPACES, privileges.unshare)
-        self._try(Layer.RLIMITS, _dump_nothing)
-        self._look_at_user()
-        self._try(Layer.NO_NEW_PRIVS, privileges.refuse_new_privileges)
-        self._prepare_landlock()
-        self._try(Layer.SECCOMP, self._build_filters)
+                self.drop(layer, State.OFF, "not asked for")
+        if Layer.MDWE in self._wanted:
+            self.drop(Layer.MDWE, State.OFF, "a compiler makes machine code", Role.COMPILER)
+        while (deadly := self._try_in_child()) is not None:
+            self.drop(deadly[0], State.MISSING, ended_by(deadly[1]))
+        self._prepare(lambda _layer: None)
 
-    def _drop(self, layer: Layer, state: State, why: str) -> None:
-        self._plan -= {layer}
-        self._not[layer] = state, why
+    def _try_in_child(self) -> tuple[Layer, int] | None:
+        """A filter that the service runs under may end who makes the wrong call: the layer, and the wait status."""
+        r, w = os_.pipe()
 
-    def _try(self, layer: Layer, act: Callable[[], None]) -> None:
-        if layer in self._plan:
+        def announce(layer: Layer) -> None:
+            os.write(w, f"{layer.name}\n".encode())
+
+        pid = os.fork()
+        if pid == 0:
             try:
-                act()
-            except OSError as exc:
-                self._drop(layer, State.MISSING, reason(layer, exc))
+                self._prepare(announce)
+            finally:
+                os._exit(0)
+        os.close(w)
+        with open(r, "rb") as pipe:
+            begun = pipe.read().decode().split()
+        _, status = os.waitpid(pid, 0)
+        return (Layer[begun[-1]], status) if begun and os.WIFSIGNALED(status) else None
+
+    def _prepare(self, announce: Callable[[Layer], None]) -> None:
+        """`announce` hears of each layer before it is tried."""
+        acts: tuple[tuple[Layer, Callable[[], None]], ...] = (
+            (Layer.OOM_SCORE, self._raise_oom_score),
+            # Before the namespaces: in a user namespace of one's own everybody looks like root.
+            (Layer.UID, self._look_at_user),
+            (Layer.NAMESPACES, self._unshare),
+            (Layer.RLIMITS, _dump_nothing),
+            (Layer.NO_NEW_PRIVS, privileges.refuse_new_privileges),
+            (Layer.LANDLOCK_FILES, self._prepare_landlock),
+            (Layer.SECCOMP, self._build_filters),
+        )
+        for layer, act in acts:
+            if self.applies(Role.WORKER, layer):
+                announce(layer)
+                try:
+                    act()
+                except OSError as exc:
+                    for part in parts(layer):
+                        self.drop(part, State.MISSING, reason(part, exc))
+
+    def drop(self, layer: Layer, state: State, why: str, role: int | None = None) -> None:
+        """`layer` leaves the plan, for one role or both. The first reason stays."""
+        for each in _ROLES if role is None else (role,):
+            self._not.setdefault((each, layer), (state, why))
+
+    def without(self, role: int, layer: Layer) -> tuple[State, str] | None:
+        """Why a layer is not in the plan; None when it is."""
+        return self._not.get((role, layer))
+
+    def applies(self, role: int, layer: Layer) -> bool:
+        """Whether it is in the plan."""
+        return (role, layer) not in self._not
+
+    def cpu_ceiling(self, role: int) -> int | None:
+        """Seconds of CPU time that a child begins with; None for no limit."""
+        return self._cpu_s[role] if self.limits_cpu else None
 
     def _raise_oom_score(self) -> None:
         # The fork server's, and by inheritance its children's. Among equals the kernel picks the largest.
@@ -107,34 +181,30 @@ class Lockdown:
             score.write(b"%d" % _OOM_SCORE)
 
     def _look_at_user(self) -> None:
-        if Layer.UID not in self._plan or privileges.may_change_user():
+        if privileges.may_change_user():
             return
         uid = os.geteuid()
         if uid:
-            why = f"the service is an ordinary user's (uid {uid}), and so is a worker"
-            self._drop(Layer.UID, State.NOT_NEEDED, why)
+            why = f"the service runs as an ordinary user (uid {uid}), and only root can give workers another"
+            self.drop(Layer.UID, State.NOT_NEEDED, why)
         else:
             why = "root without SETUID, SETGID and KILL: grant them, or run the service as an ordinary user"
-            self._drop(Layer.UID, State.MISSING, why)
+            self.drop(Layer.UID, State.MISSING, why)
+
+    def _unshare(self) -> None:
+        if privileges.needs_user_namespace() and self.applies(Role.WORKER, Layer.UID):
+            # There would be no other user in it.
+            why = "needs a user namespace, in which a worker could not change its user: grant SYS_ADMIN"
+            self.drop(Layer.NAMESPACES, State.MISSING, why)
+        else:
+            privileges.unshare()
 
     def _prepare_landlock(self) -> None:
-        parts = (
-            (Layer.LANDLOCK_FILES, 1, "5.13"),
-            (Layer.LANDLOCK_TCP, landlock.TCP_ABI, "6.7"),
-            (Layer.LANDLOCK_SCOPE, landlock.SCOPE_ABI, "6.12"),
-        )
-        if Layer.LANDLOCK_FILES not in self._plan:
-            return
-        try:
-            self.abi = landlock.abi()
-            self._ruleset = os_.above_std(landlock.ruleset(self.abi))
-        except OSError as exc:
-            for layer, _, _ in parts:
-                self._drop(layer, State.MISSING, reason(layer, exc))
-            return
-        for layer, least, linux in parts:
+        self.abi = landlock.abi()
+        self._ruleset = os_.above_std(landlock.ruleset(self.abi))
+        for layer, least, linux in _LANDLOCK:
             if self.abi < least:
-                self._drop(layer, State.MISSING, f"this kernel's Landlock has ABI {self.abi}: needs Linux {linux}")
+                self.drop(layer, State.MISSING, f"this kernel's Landlock has ABI {self.abi}: needs Linux {linux}")
 
     def _build_filters(self) -> None:
         _, machine = os_.system()
@@ -142,15 +212,6 @@ class Lockdown:
             raise OSError(errno.ENOTSUP, f"the filter is written for x86_64, and this is {machine}")
         self._filters = {Role.WORKER: Filter(filters.LOADING), Role.COMPILER: Filter(filters.COMPILING)}
         self._locked = Filter(filters.LOCKED, default=ALLOW)
-
-    def settle(self, missing: dict[Layer, str]) -> None:
-        """The survey's word: these do not hold here. The rest is what every child must apply."""
-        for layer, why in missing.items():
-            self._drop(layer, State.MISSING, why)
-
-    def without(self, layer: Layer) -> tuple[State, str] | None:
-        """Why a layer is not in the plan; None when it is."""
-        return self._not.get(layer)
 
     # --- in a child ---
 
@@ -160,26 +221,29 @@ class Lockdown:
         `start_threads`: starts those that the process will need; none can be started afterwards.
         """
         for layer, step in self.steps(role, start_threads):
-            if layer in self._plan:
+            if layer is None or self.applies(role, layer):
                 step()
 
     def steps(
         self, role: int, start_threads: Callable[[], None] | None = None
-    ) -> tuple[tuple[Layer, Callable[[], None]], ...]:
-        """What `enter` does, in its order."""
+    ) -> tuple[tuple[Layer | None, Callable[[], None]], ...]:
+        """What `enter` does, in its order. None: no layer, and always to be done."""
 
         def limit() -> None:
             for kind, most in _BARE_LIMITS:
                 privileges.set_limit(kind, most)
-            cpu_s = self._cpu_s[role]
-            if self.limits_cpu and cpu_s is not None:
+            cpu_s = self.cpu_ceiling(role)
+            if cpu_s is not None:
                 resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.RLIM_INFINITY))
 
         def start() -> None:
             if start_threads is not None:
                 start_threads()
-            if Layer.RLIMITS in self._plan:
+            if self.applies(role, Layer.RLIMITS):
                 privileges.set_limit(resource.RLIMIT_NPROC, 0)
+
+        def filter_calls() -> None:
+            self._filters[role].install_here()
 
         return (
             (Layer.RLIMITS, limit),
@@ -188,8 +252,8 @@ class Lockdown:
             (Layer.UNDUMPABLE, privileges.be_undumpable),
             (Layer.PARENT_DEATH, self._die_with_parent),
             (Layer.LANDLOCK_FILES, self._restrict),
-            (Layer.CLEAN_START, start),
-            (Layer.SECCOMP, self._filters[role].install_here if Layer.SECCOMP in self._plan else start),
+            (None, start),
+            (Layer.SECCOMP, filter_calls),
         )
 
     def _die_with_parent(self) -> None:
@@ -200,21 +264,31 @@ class Lockdown:
 
     def lock(self) -> None:
         """A worker whose module is loaded: no new executable memory, and none of the calls that loading needed."""
-        if Layer.MDWE in self._plan:
+        if self.applies(Role.WORKER, Layer.MDWE):
             privileges.refuse_executable_gain()
-        self.lock_filter()
+        if self.applies(Role.WORKER, Layer.SECCOMP):
+            self.lock_filter()
 
     def lock_filter(self) -> None:
         """The last step of `lock`."""
-        if Layer.SECCOMP in self._plan and self._locked is not None:
-            self._locked.install_here()
+        assert self._locked is not None
+        self._locked.install_here()
 
 
 def enter(lockdown: Lockdown, role: int, start_threads: Callable[[], None] | None = None) -> bool:
     """`lockdown.enter`; when that failed, False, and its reason is the last line on standard error. Then the process
     leaves with status `NOT_LOCKED_DOWN`."""
+    return _done(lambda: lockdown.enter(role, start_threads))
+
+
+def lock(lockdown: Lockdown) -> bool:
+    """`lockdown.lock`, in the same way."""
+    return _done(lockdown.lock)
+
+
+def _done(act: Callable[[], None]) -> bool:
     try:
-        lockdown.enter(role, start_threads)
+        act()
     except OSError as exc:
         os.write(2, f"{exc}\n".encode())
         return False
@@ -227,11 +301,25 @@ def _keep_no_capability() -> None:
 
 def _dump_nothing() -> None:
     # RLIMIT_CORE does not bind a core_pattern that is a pipe: then it is this that keeps a guest's memory out of it.
-    with open("/proc/self/coredump_filter", "wb", buffering=0) as filter_:
-        filter_.write(b"0")
+    # Refused or not, the limits hold: the survey looks at it.
+    try:
+        with open("/proc/self/coredump_filter", "wb", buffering=0) as mask:
+            mask.write(b"0")
+    except OSError:
+        pass
+
+
+def parts(layer: Layer) -> tuple[Layer, ...]:
+    """The layers that are applied together with `layer`."""
+    return tuple(part for part, _, _ in _LANDLOCK) if layer is Layer.LANDLOCK_FILES else (layer,)
+
+
+def ended_by(status: int) -> str:
+    """Why a layer is missing when trying it ended the process."""
+    return f"trying it ends the process ({signal.Signals(os.WTERMSIG(status)).name}): {_A_FILTER}"
 
 
 def reason(layer: Layer, exc: OSError) -> str:
     """Why a layer is missing, and what to do about it."""
-    group = Layer.LANDLOCK_FILES if layer in (Layer.LANDLOCK_TCP, Layer.LANDLOCK_SCOPE) else layer
+    group = Layer.LANDLOCK_FILES if layer in parts(Layer.LANDLOCK_FILES) else layer
     return _REMEDIES.get((group, exc.errno or 0)) or str(exc)

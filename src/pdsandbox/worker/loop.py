@@ -29,7 +29,7 @@ from ..runtime.hostcalls import HostCalls, RemoteOffer
 from ..slots import SLOT_BYTES
 from . import warmup
 from .faults import RemoteFailed, error_message
-from .lockdown import Lockdown, enter
+from .lockdown import Lockdown, enter, lock
 from .pipes import CLOSE_NS, FIRST_SPIN_NS, SPIN_NS, Backstop, Inbox, Leave, Outbox
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
@@ -183,8 +183,8 @@ class Worker:
                 self._backstop.arm(load.wall_us / 1e6)
             module = self._engine.deserialize(artifact)
             os_.set_name(_NAME)
-            if self._lockdown is not None:
-                self._lockdown.lock()
+            if self._lockdown is not None and not lock(self._lockdown):
+                os._exit(NOT_LOCKED_DOWN)
 
             def bind(wanted: ImportType, _guest: Guest) -> RawFunction | None:
                 offer = offers.get((wanted.module, wanted.name))

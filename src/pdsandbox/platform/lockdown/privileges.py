@@ -104,10 +104,15 @@ def parent_death_signal() -> int:
     return number.value
 
 
+def needs_user_namespace() -> bool:
+    """Whether `unshare` takes a user namespace as well: nobody without SYS_ADMIN gets the others otherwise."""
+    return not capabilities() & 1 << _CAP_SYS_ADMIN
+
+
 def unshare() -> None:
-    """A network, IPC, UTS and mount namespace without anything in them; in a user namespace, where this takes one."""
+    """A network without interfaces, no System V IPC, an own host name and an own copy of the mounts."""
     flags = _NEWNET | _NEWIPC | _NEWUTS | _NEWNS
-    if not capabilities() & 1 << _CAP_SYS_ADMIN:
+    if needs_user_namespace():
         flags |= _NEWUSER
     if _unshare(ctypes.c_int(flags)):
         raise failed("unshare")
