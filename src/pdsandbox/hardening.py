@@ -32,8 +32,8 @@ class Layer(enum.Enum):
 
 
 class State(enum.Enum):
-    """ACTIVE: seen to hold, from inside a process that was locked down like any worker. MISSING: asked for, and not
-    to be had here. NOT_NEEDED: there is nothing that it could take away. OFF: not asked for."""
+    """ACTIVE: seen to hold, from inside a process that was locked down like any worker. MISSING: asked for, and not to
+    be had here, or not seen to hold. NOT_NEEDED: it has nothing to act on. OFF: not asked for."""
 
     ACTIVE = "active"
     MISSING = "missing"
@@ -45,12 +45,15 @@ class State(enum.Enum):
 class Hardening:
     """Which layers to apply to workers and compilers. Each is applied where this machine offers it.
 
+    Wasm itself keeps a guest inside its memory. The layers are for the day that it does not: when a guest, by a bug in
+    the engine, runs machine code of its own in a worker.
+
     rlimits       no core dumps, no files written, few descriptors, no locked memory, no processes, a CPU ceiling. The
                   limits of `Limits` hold without it
-    oom_score     the kernel out of memory ends workers before the service
+    oom_score     when memory runs out, the kernel ends workers before the service
     uid           user and group `nobody`, where the supervisor may change to it (root with SETUID, SETGID and KILL)
-    capabilities  none are left
-    no_new_privs  no setuid program can give any back; Landlock and seccomp need it
+    capabilities  root's special rights (capabilities): none are left
+    no_new_privs  no program can give any rights back; Landlock and seccomp need it
     landlock      no file can be opened, made or run; no TCP; no abstract sockets and no signals to anybody outside
     seccomp       nothing but the system calls that running a guest needs; no new executable memory
     mdwe          the kernel's own refusal of new executable memory, beside the filter's
@@ -58,6 +61,8 @@ class Hardening:
     undumpable    no process of the same user may read a worker's memory (default: off, or an ordinary user's supervisor
                   could not read it either; a change of user brings it along)
     required      refuse to start unless every layer that is asked for is active or not needed
+
+    `pdsandbox doctor` and `Supervisor.hardening_report` say which of them hold on a machine.
     """
 
     rlimits: bool = True
@@ -126,22 +131,23 @@ def hardening_of(value: object) -> Hardening:
     raise TypeError(f'hardening takes "default", "strict", "off" or a Hardening, not {type(value).__name__}')
 
 
-#: What native code in a worker could do, were this layer alone missing.
+# To be read by who owns the service, beside the layer's name. "It" is a guest that runs machine code of its own, in a
+# worker or a compiler. Each is true whatever else is missing: where others guard the same, it is one barrier fewer.
 _WITHOUT: Final = {
-    Layer.CLEAN_START: "a worker could hold secrets of the service: environment, heap, open files",
-    Layer.PARENT_DEATH: "a worker could outlive the service",
-    Layer.RLIMITS: "a worker could fill the disk, use up descriptors and processes, or leave core dumps",
-    Layer.OOM_SCORE: "the kernel out of memory could end the service instead of a worker",
-    Layer.NAMESPACES: "the filter alone would be between a worker and the network",
-    Layer.UID: "a worker would act as the service's own user: what that may read and signal is guarded by fewer layers",
-    Layer.CAPABILITIES: "a worker would keep privileges of root",
-    Layer.NO_NEW_PRIVS: "a worker could gain privileges by running a setuid program",
-    Layer.UNDUMPABLE: "other processes of the same user could read a worker's memory",
-    Layer.LANDLOCK_FILES: "the filter alone would be between a worker and the files",
-    Layer.LANDLOCK_TCP: "the filter alone would be between a worker and the network",
-    Layer.LANDLOCK_SCOPE: "the filter alone would be between a worker and signals to other processes",
-    Layer.SECCOMP: "a worker could use every system call: network, processes, new machine code, kernel bugs",
-    Layer.MDWE: "the filter alone would be between a worker and new machine code",
+    Layer.CLEAN_START: "it could find secrets of the service: environment variables or open files",
+    Layer.PARENT_DEATH: "it could run on after the service has ended",
+    Layer.RLIMITS: "it could use up processes, descriptors and disk, or leave its memory on disk as a core dump",
+    Layer.OOM_SCORE: "when memory runs out, the kernel could end the service instead of a worker",
+    Layer.NAMESPACES: "one barrier fewer between it and the network",
+    Layer.UID: "it would act as the service's user: one barrier fewer between it and that user's files and processes",
+    Layer.CAPABILITIES: "it would keep the special rights of the service, root's for example",
+    Layer.NO_NEW_PRIVS: "it could gain rights by running a program that gives them, as sudo does",
+    Layer.UNDUMPABLE: "other processes of its user could read what guests hold in memory",
+    Layer.LANDLOCK_FILES: "one barrier fewer between it and the files of this machine",
+    Layer.LANDLOCK_TCP: "one barrier fewer between it and the network",
+    Layer.LANDLOCK_SCOPE: "one barrier fewer between it and other processes, which it could signal or connect to",
+    Layer.SECCOMP: "one barrier fewer before files, network and processes, and none before most of the kernel's bugs",
+    Layer.MDWE: "one barrier fewer before it can add machine code of its own choice",
 }
 
 
@@ -155,7 +161,7 @@ class LayerReport:
 
     @property
     def cost(self) -> str:
-        """What its absence means for safety, in words; empty where it is active or not needed."""
+        """What its absence means for a guest that broke out of wasm ("it"); empty where it is active or not needed."""
         return _WITHOUT[self.layer] if self.state in (State.MISSING, State.OFF) else ""
 
 
@@ -163,7 +169,10 @@ class LayerReport:
 class HardeningReport:
     """What `Supervisor.hardening_report` returns: each layer, as seen from inside a worker and from inside a compiler.
 
-    system   "Linux 6.1.0, x86_64"
+    hardening  what was asked for
+    system     "Linux 6.1.0, x86_64"
+    workers    one for each `Layer`, in its order
+    compilers  the same; they need more system calls, and make machine code
     """
 
     hardening: Hardening
@@ -176,6 +185,14 @@ class HardeningReport:
         """What was asked for and is not to be had, each layer once."""
         seen = {item.layer: item for item in (*self.compilers, *self.workers) if item.state is State.MISSING}
         return tuple(seen[layer] for layer in Layer if layer in seen)
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """`missing` in words, one sentence a reason: which layers, why, and what to do about it."""
+        names: dict[str, list[str]] = {}
+        for item in self.missing:
+            names.setdefault(item.detail, []).append(item.layer.value)
+        return tuple(f"{', '.join(layers)}: {why}" for why, layers in names.items())
 
     @property
     def complete(self) -> bool:
@@ -205,7 +222,11 @@ class HardeningReport:
         }
 
     def __str__(self) -> str:
-        lines = [f"{self.system}: {'all that was asked for is active' if self.complete else 'something is missing'}"]
+        count = len(self.missing)
+        verdict = "all that was asked for is active"
+        if count:
+            verdict = f"{count} layer{'' if count == 1 else 's'} asked for and missing"
+        lines = [f"{self.system}: {verdict}"]
         for who, items in (("worker", self.workers), ("compiler", self.compilers)):
             lines += [f"{who:9} {item.layer.value:20} {item.state.value:11} {item.detail}" for item in items]
         return "\n".join(lines)

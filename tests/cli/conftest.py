@@ -39,7 +39,11 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     from pdsandbox.cli.main import main
 
     beyond = {"wall_s": None, "rss_bytes": None, "compile_wall_s": None, "compile_rss_bytes": None}
-    monkeypatch.setattr(hosts, "open_host", lambda limits: WasmtimeHost(dataclasses.replace(limits, **beyond)))
+
+    def open_host(limits: Any, hardening: str = "default") -> Any:
+        return WasmtimeHost(dataclasses.replace(limits, **beyond))
+
+    monkeypatch.setattr(hosts, "open_host", open_host)
 
     def run(*args: Any) -> Ended:
         code = main([str(arg) for arg in args])

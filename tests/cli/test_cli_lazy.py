@@ -31,7 +31,8 @@ def probe(*args: object, absent: tuple[str, ...] = ()) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "args", [("--help",), ("run", "--help"), ("inspect", "--help"), ("demo", "--help"), ("--version",)]
+    "args",
+    [("--help",), ("run", "--help"), ("inspect", "--help"), ("demo", "--help"), ("doctor", "--help"), ("--version",)],
 )
 def test_help_imports_click_alone(args: tuple[str, ...]) -> None:
     """Help is there at once: no supervisor, no rich, nothing of the engine."""
@@ -54,6 +55,14 @@ def test_inspect_json_needs_no_rich(functions: Path) -> None:
     """`inspect --json` prints without rich."""
     _out, err = probe("inspect", functions, "--json")
     assert "rich" not in err[-1].split()
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_doctor_needs_no_rich(flags: tuple[str, ...]) -> None:
+    """`doctor` into a pipe prints without rich, and never loads the engine."""
+    out, err = probe("doctor", *flags, absent=("rich",))
+    assert "seccomp" in out
+    assert not set(err[-1].split()) & {"wasmtime", "pdsandbox.runtime", "pdsandbox.worker", "pdsandbox.cli.survey"}
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from ..limits import Limits
 from . import units
 from .exits import exit_code_table
 
-__all__ = ["LimitType", "NumbersCommand", "cli"]
+__all__ = ["LimitType", "NumbersCommand", "cli", "hardening_option", "limit_option", "limits_from"]
 
-_COMMANDS: Final = ("run", "inspect", "demo")
+_COMMANDS: Final = ("run", "inspect", "doctor", "demo")
 
 # Marks an argument that looks like an option and is a number; an argument of a process cannot hold a NUL.
 _MARK: Final = "\0"
@@ -106,6 +106,7 @@ _EXAMPLES: Final = (
     "pdsandbox run add.wasm add 2 3",
     "pdsandbox run --wall 500ms --rss 64MiB plugin.wat",
     "pdsandbox inspect plugin.wasm",
+    "pdsandbox doctor",
     "pdsandbox demo",
 )
 
@@ -140,3 +141,10 @@ def limit_option(flag: str, field: str, text: str) -> Callable[[_Callback], _Cal
 def limits_from(options: dict[str, Given | None]) -> Limits:
     """`Limits` with the options that were given."""
     return Limits(**{name: given.value for name, given in options.items() if given is not None})  # type: ignore[arg-type]
+
+
+def hardening_option(text: str) -> Callable[[_Callback], _Callback]:
+    """The click option --hardening, by the names that `Supervisor(hardening=...)` takes."""
+    return click.option(
+        "--hardening", type=click.Choice(["default", "strict", "off"]), default="default", show_default=True, help=text
+    )

@@ -14,13 +14,24 @@ from ..errors import Cause
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BAD_FILE", "BAD_OPTION", "BUG", "EXIT_CODES", "INTERRUPTED", "MISMATCH", "NO_OUTPUT", "exit_code_table"]
+__all__ = [
+    "BAD_FILE",
+    "BAD_OPTION",
+    "BUG",
+    "EXIT_CODES",
+    "INCOMPLETE",
+    "INTERRUPTED",
+    "MISMATCH",
+    "NO_OUTPUT",
+    "exit_code_table",
+]
 
 MISMATCH: Final = 1  # demo: a verdict was not the expected one
 BAD_OPTION: Final = 2  # click's convention
 BAD_FILE: Final = 66  # EX_NOINPUT
 BUG: Final = 70  # EX_SOFTWARE
 NO_OUTPUT: Final = 74  # EX_IOERR
+INCOMPLETE: Final = 78  # EX_CONFIG; doctor: a layer of the lock-down is missing
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it (`main` has it too: it imports nothing)
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, as a shell reports it
 
@@ -50,7 +61,7 @@ _MEANINGS: Final[Mapping[Cause, str]] = MappingProxyType(
         Cause.USAGE: "no such export, or arguments that do not fit its signature",
         Cause.COMPILE: "not a valid module",
         Cause.LINK: "imports, memories or tables that this command does not offer",
-        Cause.HOST: "this machine failed: no process, descriptor or disk space",
+        Cause.HOST: "this machine failed: no process, descriptor or disk space, or no lock-down",
         Cause.GUEST_TRAP: "the guest trapped (unreachable, division by zero, stack, ...)",
         Cause.GUEST_EXIT: "the guest called proc_exit",
         Cause.MEMORY: "a pointer outside the guest's memory",
@@ -77,6 +88,7 @@ def exit_code_table() -> list[tuple[int, str]]:
         (BAD_FILE, "the file cannot be read"),
         (BUG, "a bug in pdsandbox"),
         (NO_OUTPUT, "standard output cannot be written"),
+        (INCOMPLETE, "doctor only: a layer of the lock-down that was asked for is missing"),
         (INTERRUPTED, "interrupted (Ctrl-C)"),
         (BROKEN_PIPE, "the reader of standard output went away"),
     ]

@@ -11,18 +11,27 @@ from typing import TYPE_CHECKING
 from ..externs import FuncType, ImportType
 
 if TYPE_CHECKING:
+    from ..hardening import Hardening
     from ..interfaces import WasmHost, WasmModule
     from ..limits import Limits
-
-__all__ = ["function_exports", "is_wasi", "open_host"]
-
-
-def open_host(limits: Limits) -> WasmHost:
-    """A supervisor with these limits."""
     from ..supervisor.host import Supervisor
 
-    host: WasmHost = Supervisor(limits=limits)
+__all__ = ["function_exports", "is_wasi", "open_host", "open_supervisor"]
+
+
+def open_host(limits: Limits, hardening: str = "default") -> WasmHost:
+    """A supervisor with these limits, its workers locked down so."""
+    from ..supervisor.host import Supervisor
+
+    host: WasmHost = Supervisor(limits=limits, hardening=hardening)
     return host
+
+
+def open_supervisor(hardening: Hardening) -> Supervisor:
+    """A supervisor to ask how its workers are locked down, without any worker but those that are asked for."""
+    from ..supervisor.host import Supervisor
+
+    return Supervisor(hardening=hardening, spares=0)
 
 
 def function_exports(module: WasmModule) -> dict[str, FuncType]:

@@ -60,6 +60,8 @@ def _hint(error: WasmError, file: str) -> str | None:
         if "memory limits" in error.message:
             return "--memory sets this limit"
         return f"`pdsandbox inspect {argument(file)}` lists what the module needs"
+    if error.cause is Cause.HOST and "locked down" in error.message:
+        return "`pdsandbox doctor` shows every layer, what its absence costs and how to get it"
     if error.stderr_tail:
         last = error.stderr_tail.decode("utf-8", "replace").strip().splitlines()[-1:]
         return f"the worker's last words: {printable(last[0])}" if last else None

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from .app import Given, NumbersCommand, limit_option, limits_from
+from .app import Given, NumbersCommand, hardening_option, limit_option, limits_from
 from .output import emit, note
 
 __all__ = ["command"]
@@ -49,8 +49,11 @@ standard output gets one object: ok, export, results, error, fuel_consumed, wall
 @limit_option("--wall", "wall_s", "Time for starting the module, and for the call.")
 @limit_option("--rss", "rss_bytes", "Memory of the worker process, about 25 MiB of its own included.")
 @limit_option("--memory", "memory_bytes", "Each linear memory; growing beyond it fails inside the module.")
+@hardening_option("How the worker is locked down; strict: not at all less than asked for. See `pdsandbox doctor`.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-def command(file: str, export: str | None, args: tuple[str, ...], as_json: bool, **limits: Given | None) -> int:
+def command(
+    file: str, export: str | None, args: tuple[str, ...], hardening: str, as_json: bool, **limits: Given | None
+) -> int:
     """Call EXPORT of the WebAssembly module in FILE with ARGS, in a sandboxed worker process.
 
     FILE is a .wasm (binary) or .wat (text) module; - reads standard input. EXPORT may be left out if there is
@@ -58,7 +61,7 @@ def command(file: str, export: str | None, args: tuple[str, ...], as_json: bool,
     """
     from . import report, session
 
-    outcome = session.run(file, export, args, limits_from(limits))
+    outcome = session.run(file, export, args, limits_from(limits), hardening)
     if as_json:
         emit(report.as_json(outcome.document()))
     elif outcome.error is None:

@@ -55,12 +55,12 @@ class Outcome:
         }
 
 
-def run(file: str, export: str | None, args: tuple[str, ...], limits: Limits) -> Outcome:
+def run(file: str, export: str | None, args: tuple[str, ...], limits: Limits, hardening: str = "default") -> Outcome:
     """Call `export` of the module in `file`; every failure that is not a bug ends up in the outcome."""
     outcome = Outcome(file)
     try:
         source = read_source(file, limits.module_bytes)
-        with hosts.open_host(limits) as host:
+        with hosts.open_host(limits, hardening) as host:
             begun = time.perf_counter()
             module = host.compile(source.code)
             outcome.timings["compile_s"] = time.perf_counter() - begun

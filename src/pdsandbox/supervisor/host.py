@@ -103,10 +103,10 @@ class Supervisor(WasmHost):
     def _require(self) -> None:
         """Refuse to start unless all that was asked for holds: see `Hardening.required`."""
         try:
-            missing = self.hardening_report().missing
-            if missing:
-                what = "; ".join(f"{item.layer.value}: {item.detail}" for item in missing)
-                raise InstantiationError(f"workers cannot be locked down as required: {what}", cause=Cause.HOST)
+            lacks = self.hardening_report().lacks
+            if lacks:
+                text = f"workers cannot be locked down as required: {'; '.join(lacks)}"
+                raise InstantiationError(text, cause=Cause.HOST)
         except BaseException:
             self.close()
             raise

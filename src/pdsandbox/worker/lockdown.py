@@ -115,7 +115,8 @@ class Lockdown:
         if Layer.MDWE in self._wanted:
             self.drop(Layer.MDWE, State.OFF, "a compiler makes machine code", Role.COMPILER)
         while (deadly := self._try_in_child()) is not None:
-            self.drop(deadly[0], State.MISSING, ended_by(deadly[1]))
+            for part in parts(deadly[0]):
+                self.drop(part, State.MISSING, ended_by(deadly[1]))
         self._prepare(lambda _layer: None)
 
     def _try_in_child(self) -> tuple[Layer, int] | None:
@@ -185,7 +186,7 @@ class Lockdown:
             return
         uid = os.geteuid()
         if uid:
-            why = f"the service runs as an ordinary user (uid {uid}), and only root can give workers another"
+            why = f"the service runs as an ordinary user (uid {uid}): only root can give workers a user of their own"
             self.drop(Layer.UID, State.NOT_NEEDED, why)
         else:
             why = "root without SETUID, SETGID and KILL: grant them, or run the service as an ordinary user"

@@ -78,7 +78,7 @@ def _look(lockdown: Lockdown, role: int) -> Rows | None:
     for layer in Layer:
         without = lockdown.without(role, layer)
         if without is not None:
-            rows[layer] = without
+            rows.setdefault(layer, without)
     return rows
 
 
@@ -180,6 +180,8 @@ class _Child:
             elif self._apply(layer, step) and not (layer is Layer.SECCOMP and self._role == Role.WORKER):
                 for part in parts(layer):
                     self._prove(part)
+                if layer is Layer.UID:
+                    self._look_for_a_gift()
         if self._role == Role.WORKER:
             if self._apply(Layer.MDWE, privileges.refuse_executable_gain):
                 self._prove(Layer.MDWE)
@@ -198,6 +200,10 @@ class _Child:
                 self._say(part, State.MISSING, reason(part, exc), applied=False)
             return False
         return True
+
+    def _look_for_a_gift(self) -> None:
+        if not self._lockdown.applies(self._role, Layer.UNDUMPABLE) and not privileges.is_dumpable():
+            self._say(Layer.UNDUMPABLE, State.NOT_NEEDED, "the change of user has brought it along")
 
     def _prove(self, layer: Layer) -> None:
         if self._lockdown.applies(self._role, layer):
