@@ -126,7 +126,7 @@ def test_verdicts(found: Checkup, code: int, verdict: str) -> None:
 
 
 def test_what_is_missing() -> None:
-    """For each layer that is missing: why and what to do, once a reason, and each layer's cost; the table points there."""
+    """For each missing layer: why and what to do, once a reason, and each layer's cost; the table points there."""
     said = text(checkup(MISSING))
     assert "seccomp filter       MISSING     MISSING     see below" in said
     assert said.count("this kernel has none: update it") == 1
