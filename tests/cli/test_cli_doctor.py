@@ -176,7 +176,7 @@ def test_no_machine_for_workers(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     from pdsandbox.platform import os_
 
     keys = cli("doctor", "--json").json.keys()
-    monkeypatch.setattr(os_, "MISSING", "worker processes need Linux; this is another")
+    monkeypatch.setattr(os_, "missing", lambda: "worker processes need Linux; this is another")
     ended = cli("doctor")
     assert (ended.code, ended.err) == (71, "")
     assert "workers: do not run: worker processes need Linux; this is another" in ended.out

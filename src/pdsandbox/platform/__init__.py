@@ -2,7 +2,7 @@
 
 Contract of a platform module (`linux` implements it; `unsupported` says so): process handles that cannot be
 confused with a later process of the same pid, sealed memory files, resident memory of a process, deadlines in
-the kernel. `MISSING` says why workers cannot run here, or is None; everything else in the package is written
+the kernel. `missing()` says why workers cannot run here, or gives None; everything else in the package is written
 against the names in `os_`.
 """
 

@@ -43,7 +43,8 @@ _PR_SET_NAME: Final = 15
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
-def _missing() -> str | None:
+def missing() -> str | None:
+    """Why workers cannot run on this machine, or None. Asked each time: that descriptors are used up passes."""
     try:
         os.close(pidfd_open(os.getpid()))
         os.close(open_memory(os.getpid()))
@@ -307,7 +308,3 @@ def system() -> tuple[str, str]:
     """("Linux 6.1.0", "x86_64")."""
     uname = os.uname()
     return f"{uname.sysname} {uname.release}", uname.machine
-
-
-#: Why workers cannot run on this machine, or None.
-MISSING: str | None = _missing()

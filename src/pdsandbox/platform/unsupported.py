@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
-MISSING: str | None = (
-    f"worker processes need Linux (pidfd, memfd, /proc); this is {sys.platform}. "
-    "Use WasmtimeHost for modules that you trust, or run this in a Linux VM or container."
-)
+
+def missing() -> str | None:
+    """Why workers cannot run here."""
+    return (
+        f"worker processes need Linux (pidfd, memfd, /proc); this is {sys.platform}. "
+        "Use WasmtimeHost for modules that you trust, or run this in a Linux VM or container."
+    )

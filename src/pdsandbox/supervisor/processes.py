@@ -107,8 +107,9 @@ class Processes:
             server = self.fork_server
             if server is not None and self._housekeeper is not None and not server.lost:
                 return server, self._housekeeper
-            if os_.MISSING is not None:
-                raise InstantiationError(os_.MISSING, cause=Cause.HOST)
+            missing = os_.missing()
+            if missing is not None:
+                raise InstantiationError(missing, cause=Cause.HOST)
             if self._config is None:
                 self._config = self._make_config()
             try:

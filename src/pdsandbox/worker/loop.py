@@ -368,7 +368,7 @@ def _unpickle(spec: m.OfferSpec) -> Callable[..., object]:
 
     try:
         fn: Callable[..., object] = cloudpickle.loads(spec.pickled)  # noqa: TID251 - from our supervisor
-    except Exception as exc:
+    except BaseException as exc:  # also SystemExit, from the body of a module that it imports
         text = f"in_worker function for {spec.module!r}.{spec.name!r} cannot be unpickled in the worker"
         raise InstantiationError(f"{text}: {type(exc).__name__}: {exc}", cause=Cause.HOST_FUNCTION) from exc
     if not callable(fn):
