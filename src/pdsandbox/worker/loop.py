@@ -135,7 +135,6 @@ class Worker:
             raise SystemExit(f"unexpected message kind {kind} before LOAD")
         load = m.Load.decode(self._inbox.view[HEADER_BYTES : HEADER_BYTES + length])
         if not self._load(load, functions=functions):
-            self._inbox.read(0)  # stay until the supervisor leaves: it may want to see how much memory there is in use
             return
         inbox, read, idle = self._inbox, self._inbox.read, self._backstop.disarm
         in_vain = skip = 0  # after a spin in vain, the next 1, 2, 4, … 64 are left out
@@ -194,6 +193,9 @@ class Worker:
             guest.instantiate(module, bind, load.fuel)
         except (WasmError, RemoteFailed, MemoryError) as exc:
             self._outbox.write(error_message(exc, guest.last_fuel).frame())
+            if isinstance(exc, MemoryError) or exc.__cause__ is not None:
+                # It may be for want of memory: stay, as big as it is, until the supervisor has looked, and leaves.
+                self._inbox.read(0)
             return False
         self._outbox.write(m.Loaded(guest.last_fuel).frame())
         # What nobody waits for comes after the answer.
