@@ -24,7 +24,8 @@ GUEST = """(module (import "env" "double" (func $double (param i32) (result i32)
 def on_machine(conditions: str, *command: str) -> subprocess.CompletedProcess[str]:
     """`command` with this Python on a machine with these conditions; skips where there can be none."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "COV"))}
-    env["PYTHONPATH"] = os.pathsep.join((str(Path(pdsandbox.__file__).parents[1]), str(HERE)))
+    more = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    env["PYTHONPATH"] = os.pathsep.join((str(Path(pdsandbox.__file__).parents[1]), str(HERE), *filter(None, more)))
     python = [sys.executable, "-B", "-W", "error"]
     ended = subprocess.run(
         [*python, str(HERE / "machines.py"), *conditions.split(), "--", *python, *command],
