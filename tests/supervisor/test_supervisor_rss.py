@@ -103,7 +103,8 @@ def used_up_to(instance, target, use):
     """Have the guest use memory, by `use(instance, bytes used, bytes to use)`, until about `target` is resident."""
     used = 0
     while target - resident(instance) >= 512 * 1024:
-        more = (target - resident(instance)) // (256 * 1024) * 256 * 1024
+        # Not all at once: the way there takes buffers, too.
+        more = min(8 * MIB, (target - resident(instance)) // (256 * 1024) * 256 * 1024)
         use(instance, used, more)
         used += more
     return used
