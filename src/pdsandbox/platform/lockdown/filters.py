@@ -22,7 +22,6 @@ NUMBERS: Final = {
     "close": 3,
     "fstat": 5,
     "poll": 7,
-    "lseek": 8,
     "mmap": 9,
     "mprotect": 10,
     "munmap": 11,
@@ -30,7 +29,6 @@ NUMBERS: Final = {
     "rt_sigaction": 13,
     "rt_sigprocmask": 14,
     "rt_sigreturn": 15,
-    "pread64": 17,
     "readv": 19,
     "writev": 20,
     "sched_yield": 24,
@@ -85,7 +83,6 @@ NUMBERS: Final = {
     "keyctl": 250,
     "newfstatat": 262,
     "unshare": 272,
-    "ppoll": 271,
     "set_robust_list": 273,
     "accept4": 288,
     "perf_event_open": 298,
@@ -153,7 +150,7 @@ _FUTEX_OPERATIONS: Final = (0, 1, 9, 10)  # WAIT, WAKE and their _BITSET forms; 
 _FUTEX_FLAGS: Final = 0x180  # PRIVATE, CLOCK_REALTIME
 _BASIC: Final[dict[str, Rule]] = {
     **dict.fromkeys(
-        ("read", "write", "readv", "writev", "close", "poll", "ppoll", "munmap", "brk", "rt_sigreturn",
+        ("read", "write", "readv", "writev", "close", "poll", "munmap", "brk", "rt_sigreturn",
          "rt_sigprocmask", "sigaltstack", "restart_syscall", "sched_yield", "clock_gettime", "clock_nanosleep",
          "getpid", "gettid", "getrandom", "exit", "exit_group"),
         ALLOW,
@@ -179,7 +176,7 @@ _SET_MODE_FILTER: Final = 1
 _TSYNC: Final = 1
 _FUTURE: Final[dict[str, Rule]] = {
     "setitimer": (Only(0, (0,)),),  # ITIMER_REAL: the backstop
-    **dict.fromkeys(("pread64", "recvmsg", "lseek"), ALLOW),
+    "recvmsg": ALLOW,
     "fcntl": (Only(1, (_F_DUPFD_CLOEXEC, _F_GET_SEALS)),),
     "seccomp": (Only(0, (_SET_MODE_FILTER,)), Only(1, (_TSYNC,))),
     # Which of the two fstat(3) makes is the C library's affair.
@@ -199,7 +196,7 @@ LOADING: Final = _numbered(_DEADLY, _BASIC, _FUTURE)
 #: Only what LOADING allows and this does not: all else is left to LOADING.
 LOCKED: Final = _numbered(
     dict.fromkeys(
-        ("pread64", "recvmsg", "fcntl", "lseek", "seccomp", "fstat", "newfstatat", "prctl"),
+        ("recvmsg", "fcntl", "seccomp", "fstat", "newfstatat", "prctl"),
         errno_of(errno.EPERM),
     ),
     {"mprotect": (_NO_EXEC,)},
