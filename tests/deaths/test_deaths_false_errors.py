@@ -51,6 +51,7 @@ WHILE_LOADING = {
     "START_TRAP": InstantiationError,
     "START_HOST_FUNCTION": InstantiationError,
     "START_MEMORY": InstantiationError,
+    "START_HOST": InstantiationError,
 }
 
 

@@ -45,6 +45,7 @@ IN_LOAD: dict[int, Verdict] = {
     F.FUEL: (e.FuelExhausted, Cause.FUEL),
     F.GUEST_EXIT: (e.GuestExit, Cause.GUEST_EXIT),
     F.LINK: (e.InstantiationError, Cause.LINK),
+    F.START_HOST: NOT_STARTED,
     F.COMPILE: NOT_STARTED,  # the artifact could not be loaded
     F.START_TRAP: (e.InstantiationError, Cause.GUEST_TRAP),
     F.START_MEMORY: (e.InstantiationError, Cause.MEMORY),

@@ -25,7 +25,6 @@ from pdsandbox import (
     Trap,
     WallClockExceeded,
     WasmImports,
-    WorkerCrashed,
     in_worker,
 )
 
@@ -241,13 +240,13 @@ def test_a_compiler_that_cannot_be_locked_down(make_supervisor: Make, tmp_path: 
 
 @pytest.mark.parametrize("method", ["lock", "enter"])
 def test_a_lock_that_fails_while_loading(make_supervisor: Make, tmp_path: Path, method: str) -> None:
-    """Between loading and the first instruction, too: the worker leaves, its reason is at hand, the guest never ran."""
+    """Between loading and the first instruction, too: HOST, with the reason, and the guest never ran."""
     role = "None" if method == "lock" else 0
     host = make_supervisor("default", python=wrapper(tmp_path, FAILS_LATER.format(method=method, role=role)))
     told: list[int] = []
     fn = in_worker(lambda _caller, value: value) if method == "enter" else lambda _caller, value: told.append(value)
-    with pytest.raises(WorkerCrashed) as caught:
+    with pytest.raises(InstantiationError) as caught:
         start(host, fn)
-    assert caught.value.exit_code == 71
-    assert REFUSED.encode() in caught.value.stderr_tail
+    assert caught.value.cause is Cause.HOST
+    assert caught.value.message == f"a worker could not be locked down: [Errno 1] {REFUSED}"
     assert told == []

@@ -74,13 +74,15 @@ class Failure:
     START_HOST_FUNCTION: Final = 12
     START_MEMORY: Final = 13
     START_REMOTE: Final = 14
-    COUNT: Final = 15
+    START_HOST: Final = 15  # this machine refused what loading needs, or a layer of the lock-down
+    COUNT: Final = 16
 
     #: Which of them may be told where: one that cannot happen there would give its caller an error of the wrong class.
     OF_LOAD: Final = frozenset((FUEL, CALL, REMOTE, LINK, GUEST_EXIT, COMPILE, ENGINE, START_TRAP)) | {
         START_HOST_FUNCTION,
         START_MEMORY,
         START_REMOTE,
+        START_HOST,
     }
     OF_CALL: Final = frozenset({TRAP, FUEL, MEMORY, CALL, HOST_FUNCTION, HOST_LIMIT, REMOTE, GUEST_EXIT, ENGINE})
     OF_MEMORY: Final = frozenset({MEMORY})

@@ -232,6 +232,8 @@ def failure(error: m.Error) -> WasmError:
         return _host_function_failed(error)
     if kind == m.Failure.START_MEMORY:
         return InstantiationError(text, cause=Cause.MEMORY)
+    if kind == m.Failure.START_HOST:
+        return InstantiationError(text, cause=Cause.HOST)
     if kind == m.Failure.LINK:
         return InstantiationError(text)
     return CallError(f"the engine failed: {text}", cause=Cause.EXIT)

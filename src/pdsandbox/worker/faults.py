@@ -22,6 +22,7 @@ _START = {
     Cause.GUEST_TRAP: m.Failure.START_TRAP,
     Cause.HOST_FUNCTION: m.Failure.START_HOST_FUNCTION,
     Cause.MEMORY: m.Failure.START_MEMORY,
+    Cause.HOST: m.Failure.START_HOST,
 }
 
 

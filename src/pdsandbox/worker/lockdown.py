@@ -279,17 +279,8 @@ class Lockdown:
 def enter(lockdown: Lockdown, role: int, start_threads: Callable[[], None] | None = None) -> bool:
     """`lockdown.enter`; when that failed, False, and its reason is the last line on standard error. Then the process
     leaves with status `NOT_LOCKED_DOWN`."""
-    return _done(lambda: lockdown.enter(role, start_threads))
-
-
-def lock(lockdown: Lockdown) -> bool:
-    """`lockdown.lock`, in the same way."""
-    return _done(lockdown.lock)
-
-
-def _done(act: Callable[[], None]) -> bool:
     try:
-        act()
+        lockdown.enter(role, start_threads)
     except OSError as exc:
         os.write(2, f"{exc}\n".encode())
         return False

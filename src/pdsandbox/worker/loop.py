@@ -29,7 +29,7 @@ from ..runtime.hostcalls import HostCalls, RemoteOffer
 from ..slots import SLOT_BYTES
 from . import warmup
 from .faults import RemoteFailed, error_message
-from .lockdown import Lockdown, enter, lock
+from .lockdown import Lockdown, enter
 from .pipes import CLOSE_NS, FIRST_SPIN_NS, SPIN_NS, Backstop, Inbox, Leave, Outbox
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
@@ -113,8 +113,19 @@ class Worker:
 
     def _enter(self) -> bool:
         """Give up all that loading does not need. False when that failed: then nothing hostile may come near."""
-        start = self._start_listening if self._engine.interruptible else None
-        return self._lockdown is None or enter(self._lockdown, Role.WORKER, start)
+        return self._lockdown is None or enter(self._lockdown, Role.WORKER, self._threads())
+
+    def _threads(self) -> Callable[[], None] | None:
+        """What starts the threads that this worker will need."""
+        return self._start_listening if self._engine.interruptible else None
+
+    def _give_up(self, act: Callable[[Lockdown], None]) -> None:
+        """A step of the lock-down while loading; InstantiationError, HOST, when it fails: then no guest may start."""
+        if self._lockdown is not None:
+            try:
+                act(self._lockdown)
+            except OSError as exc:
+                raise InstantiationError(f"a worker could not be locked down: {exc}", cause=Cause.HOST) from exc
 
     def close(self) -> None:
         """After a rehearsal, in the fork server: leave nothing behind, not even cycles. A worker just exits."""
@@ -175,15 +186,14 @@ class Worker:
         guest, hosts = self._guest, self._hosts
         try:
             offers = self._offers(load)
-            if functions and not self._enter():
-                os._exit(NOT_LOCKED_DOWN)
+            if functions:
+                self._give_up(lambda lockdown: lockdown.enter(Role.WORKER, self._threads()))
             artifact = self._map_artifact()
             if load.wall_us:
                 self._backstop.arm(load.wall_us / 1e6)
             module = self._engine.deserialize(artifact)
             os_.set_name(_NAME)
-            if self._lockdown is not None and not lock(self._lockdown):
-                os._exit(NOT_LOCKED_DOWN)
+            self._give_up(Lockdown.lock)
 
             def bind(wanted: ImportType, _guest: Guest) -> RawFunction | None:
                 offer = offers.get((wanted.module, wanted.name))
@@ -191,7 +201,9 @@ class Worker:
 
             hosts.reset()
             guest.instantiate(module, bind, load.fuel)
-        except (WasmError, RemoteFailed, MemoryError) as exc:
+        except (WasmError, RemoteFailed, MemoryError, OSError) as exc:
+            if isinstance(exc, OSError):  # out of memory, most likely
+                exc = InstantiationError(f"the module cannot be loaded: {exc}", cause=Cause.HOST)
             self._outbox.write(error_message(exc, guest.last_fuel).frame())
             if isinstance(exc, MemoryError) or exc.__cause__ is not None:
                 # It may be for want of memory: stay, as big as it is, until the supervisor has looked, and leaves.
