@@ -12,8 +12,10 @@ from escape_table import TABLE
 
 from pdsandbox.platform.lockdown import filters
 
-#: What the message on these may end with: no call of 64-bit x86_64 was made.
+#: What the message on these may end with. The first is fatal with some arguments only, the next two are no calls of
+#: 64-bit x86_64.
 TOLD = {
+    "tgkill another process": {"", " (system call tgkill)"},
     "x32 call": {"", " (system call getpid of x32)"},
     "32-bit call": {"", " (system call number 1 of another architecture)"},
     **{name: {"", f" (system call {name})"} for name in TABLE if name in filters.FATAL},
