@@ -15,7 +15,7 @@ OFFERS = (
     m.OfferSpec("pd", "log\u202e", FuncType(("i32",) * 3, ()), m.Where.SUPERVISOR, pd=3, index=7),
     m.OfferSpec("", "é\0", FuncType((), ("f64", "i64")), m.Where.WORKER, pickled=b"\x80\x05N."),
 )
-LOAD = m.Load(10**9, 5_000_000, OFFERS, ("/usr/lib", "/tmp/\udcff"))
+LOAD = m.Load(10**9, 5_000_000, OFFERS, ("/usr/lib", "/tmp/\udcff"), (m.Resolve(ADD, b"add"),))
 TRAPPED = m.Error(
     m.Failure.TRAP,
     fuel=99,

@@ -60,6 +60,7 @@ extern = st.one_of(*extern_types.values())
 backtrace_frame = st.builds(Frame, u32, st.none() | text, st.none() | text, u64, u64)
 where = st.integers(0, m.Where.COUNT - 1)
 pd = st.integers(0, len(m.PD_NAMES) - 1)
+resolve = st.builds(m.Resolve, func_type, blob | text.map(str.encode))
 offer = st.builds(m.OfferSpec, text, text, func_type, where, pd, u32, blob)
 
 
@@ -83,8 +84,8 @@ def results(draw: st.DrawFn) -> m.Results:
 
 
 MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
-    m.Load: st.builds(m.Load, count, u64, some(offer), some(path)),
-    m.Resolve: st.builds(m.Resolve, func_type, blob | text.map(str.encode)),
+    m.Load: st.builds(m.Load, count, u64, some(offer), some(path), some(resolve)),
+    m.Resolve: resolve,
     m.Call: st.builds(m.Call, u32, u32, u64, u64, slots),
     m.CallMany: call_many(),
     m.MemRead: st.builds(m.MemRead, u64, u64, u64),

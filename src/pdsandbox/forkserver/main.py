@@ -124,6 +124,7 @@ class ForkServer:
         self._lockdown = lockdown.Lockdown(self._config.layers, cpu_s)
         self._lockdown.prepare()
         self._seen = survey.survey(self._lockdown)
+        self._lockdown.finish()
         if len(os.listdir("/proc/self/task")) != 1:
             raise SystemExit("the fork server has more than one thread")
         self._data = os_.data_ceiling(self._config.data_more)
@@ -237,7 +238,9 @@ class ForkServer:
             if self._cgroups is not None:
                 self._cgroups.enter(packet.ticket)
             lockdown = self._lockdown
-            os_.close_all_but({requests, replies, sock, *artifact, *lockdown.descriptors})
+            # A compiler has no use for the socket.
+            used = {requests, replies} if packet.role == c.Role.COMPILER else {requests, replies, sock, *artifact}
+            os_.close_all_but(used | lockdown.descriptors)
             if packet.role == c.Role.COMPILER:
                 os_.set_name("pdsandbox-comp")
                 os_.set_ceilings(self._compiler_data, self._compiler_space, self._descriptors)

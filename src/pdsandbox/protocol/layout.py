@@ -54,6 +54,8 @@ ARTIFACT_LEAST: Final = 64 << 20
 ARTIFACT_FACTOR: Final = 64
 MAX_FRAMES: Final = 64
 MAX_OFFERS: Final = 100_000
+#: Exports that a LOAD numbers: a plugin's entry points are few, and the first are as good a guess as any.
+MAX_AHEAD: Final = 8
 
 
 class Failure:

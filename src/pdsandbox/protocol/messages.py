@@ -24,6 +24,7 @@ from .layout import HOST_FAIL as HOST_FAIL
 from .layout import HOST_RETURN as HOST_RETURN
 from .layout import LOAD as LOAD
 from .layout import LOADED as LOADED
+from .layout import MAX_AHEAD as MAX_AHEAD
 from .layout import MAX_FRAMES as MAX_FRAMES
 from .layout import MAX_OFFERS as MAX_OFFERS
 from .layout import MEM_DATA as MEM_DATA

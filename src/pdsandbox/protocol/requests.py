@@ -19,6 +19,7 @@ from .layout import (
     HOST_FAIL,
     HOST_RETURN,
     LOAD,
+    MAX_AHEAD,
     MAX_OFFERS,
     MEM_READ,
     MEM_WRITE,
@@ -46,13 +47,17 @@ class OfferSpec:
 
 @dataclass(frozen=True, slots=True)
 class Load(Message):
-    """Instantiate the artifact whose memfd was sent over the socket before. Fuel None: unlimited; wall_us 0: none."""
+    """Instantiate the artifact whose memfd was sent over the socket before. Fuel None: unlimited; wall_us 0: none.
+
+    `resolve`: exports to number at once, in this order from 0, while the supervisor takes in LOADED.
+    """
 
     KIND: ClassVar[int] = LOAD
     fuel: int | None
     wall_us: int
     offers: tuple[OfferSpec, ...] = ()
     sys_path: tuple[str, ...] = ()
+    resolve: tuple[Resolve, ...] = ()
 
     def payload(self) -> bytes:
         w = Writer()
@@ -70,6 +75,12 @@ class Load(Message):
 
         w.many(self.offers, offer)
         w.many(self.sys_path, w.path)
+
+        def export(item: Resolve) -> None:
+            metadata.write_func_type(w, item.type)
+            w.data(item.name)
+
+        w.many(self.resolve, export)
         return w.payload()
 
     @classmethod
@@ -83,8 +94,9 @@ class Load(Message):
 
         offers = tuple(r.many(offer, 26, MAX_OFFERS))
         sys_path = tuple(r.many(r.path, 4, MAX_OFFERS))
+        resolve = tuple(r.many(lambda: Resolve(metadata.read_func_type(r), r.data()), 12, MAX_AHEAD))
         r.end()
-        return cls(fuel, wall_us, offers, sys_path)
+        return cls(fuel, wall_us, offers, sys_path, resolve)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ class Export:
 
     __slots__ = ("call_head", "number", "params", "results", "stride", "type", "unresolved")
 
-    def __init__(self, number: int, type_: FuncType, name: str) -> None:
+    def __init__(self, number: int, type_: FuncType, name: str | None) -> None:
         self.number = number
         self.unresolved: str | None = name
         self.type = type_

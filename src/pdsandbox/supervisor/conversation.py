@@ -11,7 +11,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from ..callbacks import Callback
@@ -51,6 +51,7 @@ class Conversation:
         housekeeper: Housekeeper,
         spin: Spin,
         interruptible: bool,
+        first: Mapping[str, Export] = {},
     ) -> None:
         self.handle = channel.handle
         self._interruptible = interruptible
@@ -59,7 +60,7 @@ class Conversation:
         self._ended_at = -math.inf  # when the last call was answered
         self._looked_at = -math.inf
         self._close = False  # whether this one follows closely
-        self.exports: dict[str, Export] = {}  # those that the worker has numbered
+        self.exports = dict(first)  # those that the worker has numbered
         self.served = 0  # host calls over the worker's life: whether guest code may have been seen outside
         self.turn = channel.handle.turn
         self.memory = RemoteMemory(channel)

@@ -204,7 +204,7 @@ class Supervisor(WasmHost):
         except OSError as exc:
             raise monitor.host_failure(exc) from exc
         # The worker is on its way from here on: what can be done meanwhile is done meanwhile.
-        load, callbacks = linking.plan(module.compiled.imports, offered, limits)
+        load, callbacks = linking.plan(module.compiled.imports, offered, limits, module.compiled.resolve)
         fuel = FuelMeter(limits.fuel, metered=self.engine.fuel)
         talk = Conversation(
             channel,
@@ -214,6 +214,7 @@ class Supervisor(WasmHost):
             housekeeper=housekeeper,
             spin=self._spin,
             interruptible=self.engine.interruptible,
+            first=module.compiled.first,
         )
         handle.owner = weakref.ref(talk)
         # The turn is ours until the instance stands: a host function of the start function cannot re-enter.
@@ -224,6 +225,8 @@ class Supervisor(WasmHost):
             talk.send_load(load, artifact.fd if spare else None, start)
             artifact.close()
             channel.receive(start)  # READY
+            # While the worker loads.
+            instance = Instance(talk, module, limits, housekeeper)
             talk.await_loaded(talk.begin(time.monotonic(), limits.wall_s))
             if not handle.wait_settled(monitor.START_TIMEOUT_S):
                 raise InstantiationError("the fork server does not answer", cause=Cause.HOST)
@@ -231,7 +234,6 @@ class Supervisor(WasmHost):
                 raise handle.post_mortem(time.monotonic(), END_GRACE_S)
             if self._processes.closed:
                 raise handle.condemn(monitor.closed())
-            instance = Instance(talk, module, limits, housekeeper)
         except BaseException as exc:
             handle.condemn(monitor.abandoned())
             never_ran = spare and handle.read_nothing(len(load.frame()))

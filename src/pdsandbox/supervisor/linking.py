@@ -18,7 +18,9 @@ def ships_functions(wanted: tuple[ImportType, ...], imports: WasmImports) -> boo
     return any(offer is not None and isinstance(offer.fn, InWorker) for offer in offers)
 
 
-def plan(wanted: tuple[ImportType, ...], imports: WasmImports, limits: Limits) -> tuple[m.Load, list[Callback]]:
+def plan(
+    wanted: tuple[ImportType, ...], imports: WasmImports, limits: Limits, resolve: tuple[m.Resolve, ...]
+) -> tuple[m.Load, list[Callback]]:
     """The LOAD message for this module and these imports, and the functions that it numbers."""
     callbacks: list[Callback] = []
     specs: dict[tuple[str, str], m.OfferSpec] = {}
@@ -42,6 +44,7 @@ def plan(wanted: tuple[ImportType, ...], imports: WasmImports, limits: Limits) -
         offers=tuple(specs.values()),
         # What a shipped function's globals import is looked for where this process would.
         sys_path=_search_path() if shipped else (),
+        resolve=resolve,
     )
     return load, callbacks
 

@@ -7,17 +7,23 @@ when the supervisor closes, whichever comes first; who needs it meanwhile works 
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from ..calls import check_name, no_export, not_a_function
 from ..errors import Cause, InstantiationError
 from ..externs import ExportType, FuncType, ImportType
 from ..interfaces import WasmModule
 from ..platform import os_
+from ..protocol import messages as m
+from .calling import Export
+
+# A module may have 100 KB names: those are not sent unasked.
+_SHORT_NAME: Final = 200
 
 
 class Artifact:
@@ -71,6 +77,17 @@ class Compiled:
         self.imports = imports
         self.exports = exports
         self.functions = {item.name: item.type for item in exports if isinstance(item.type, FuncType)}
+        #: Its first exports that can be called, which workers number while loading; shared, and never changed.
+        self.first = {
+            name: Export(number, type_, None)
+            for number, (name, type_) in enumerate(itertools.islice(self._callable(), m.MAX_AHEAD))
+        }
+        self.resolve = tuple(m.Resolve(export.type, name.encode()) for name, export in self.first.items())
+
+    def _callable(self) -> Iterator[tuple[str, FuncType]]:
+        for name, type_ in self.functions.items():
+            if type_.unsupported is None and len(name) <= _SHORT_NAME:
+                yield name, type_
 
 
 class Module(WasmModule):

@@ -90,6 +90,8 @@ class Lockdown:
     def __init__(self, wanted: frozenset[Layer], cpu_s: dict[int, int | None]) -> None:
         self._wanted = wanted
         self._cpu_s = cpu_s
+        self._steps: dict[int, list[Callable[[], None]]] = {}
+        self._start_threads: Callable[[], None] | None = None
         self.limits_cpu = not os_.cpu_is_limited()
         self._parent = os.getpid()
         self._not: dict[tuple[int, Layer], tuple[State, str]] = {}  # the plan: what is not to be applied, and why
@@ -221,13 +223,24 @@ class Lockdown:
 
         `start_threads`: starts those that the process will need; none can be started afterwards.
         """
-        for layer, step in self.steps(role, start_threads):
-            if layer is None or self.applies(role, layer):
-                step()
+        self._start_threads = start_threads
+        for step in self._steps.get(role) or self._plan(role):
+            step()
 
-    def steps(
-        self, role: int, start_threads: Callable[[], None] | None = None
-    ) -> tuple[tuple[Layer | None, Callable[[], None]], ...]:
+    def _plan(self, role: int) -> list[Callable[[], None]]:
+        """The steps that are in the plan. The parent-death signal is set already, and lost by a change of user only."""
+        skip = None if self.applies(role, Layer.UID) else Layer.PARENT_DEATH
+        return [
+            step
+            for layer, step in self.steps(role)
+            if layer is None or (layer is not skip and self.applies(role, layer))
+        ]
+
+    def finish(self) -> None:
+        """In the fork server, once the plan is settled: made here, so that no child has to."""
+        self._steps = {role: self._plan(role) for role in (Role.WORKER, Role.COMPILER)}
+
+    def steps(self, role: int) -> tuple[tuple[Layer | None, Callable[[], None]], ...]:
         """What `enter` does, in its order. None: no layer, and always to be done."""
 
         def limit() -> None:
@@ -238,8 +251,8 @@ class Lockdown:
                 resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.RLIM_INFINITY))
 
         def start() -> None:
-            if start_threads is not None:
-                start_threads()
+            if self._start_threads is not None:
+                self._start_threads()
             if self.applies(role, Layer.RLIMITS):
                 privileges.set_limit(resource.RLIMIT_NPROC, 0)
 

@@ -210,6 +210,8 @@ class Worker:
                 self._inbox.read(0)
             return False
         self._outbox.write(m.Loaded(guest.last_fuel).frame())
+        for request in load.resolve:
+            self._resolve(request)
         # What nobody waits for comes after the answer.
         gc.enable()  # the fork server had it off: a collection while starting costs more than it can find
         return True

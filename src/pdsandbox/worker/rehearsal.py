@@ -26,8 +26,8 @@ _WALL_US: Final = 5_000_000
 _OFFER: Final = m.OfferSpec("env", "pd_log", warmup.LOG_TYPE, m.Where.STUB, m.PD_NAMES.index("pd_log"), 0, b"")
 _CALL: Final = m.Call(0, m.SPIN, _FUEL, _WALL_US, bytes(32)).frame()
 _SCRIPT: Final = (
-    m.Load(_FUEL, _WALL_US, (_OFFER,), ()).frame(),
-    m.Resolve(FuncType(("i32", "i32"), ("i32",)), b"add").frame() + _CALL,
+    m.Load(_FUEL, _WALL_US, (_OFFER,), (), (m.Resolve(FuncType(("i32", "i32"), ("i32",)), b"add"),)).frame(),
+    _CALL,
     _CALL,
 )
 _ANSWERS: Final = [m.READY, m.LOADED, m.RESULT, m.RESULT]
