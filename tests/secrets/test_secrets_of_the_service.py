@@ -21,8 +21,9 @@ def planted(service):
     spare, and a compiler at work."""
     pids = service.ask("plant", service.tag)
     pids["spare"] = service.wait_for(WORKER, besides={pids["plain"]})
+    ended = service.processes(COMPILER)  # of the modules before, still on their way out
     service.ask("compile", compile_bomb().hex())
-    pids["compiler"] = service.wait_for(COMPILER, besides=set())
+    pids["compiler"] = service.wait_for(COMPILER, besides=ended)
     pids["fork server"] = service.fork_server()
     return pids
 
