@@ -195,7 +195,10 @@ class ForkServer:
         limit = config.rss_bytes if role == c.Role.WORKER else config.compiler_rss_bytes
         if not config.cgroup or limit is None or self.pid is None:
             return None
-        used = os_.cgroup_out_of_memory(config.cgroup, self.pid, ticket)
+        try:
+            used = os_.cgroup_out_of_memory(config.cgroup, self.pid, ticket)
+        except OSError:  # somebody took the leaf away: then only the signal is known
+            return None
         return None if used is None else monitor.rss_exceeded(used, limit)
 
     def _send(self, packet: c.Packet, fds: list[int], *, wait: bool = True) -> None:

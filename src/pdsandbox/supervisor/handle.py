@@ -321,12 +321,13 @@ class Handle:
 
     def allow_cpu(self, now: float, wall_s: float | None) -> None:
         """Raise RLIMIT_CPU so that an operation of `wall_s` seconds that begins now cannot reach it."""
-        if self.pid is None:
-            return  # just started, with what is enough for its start function
-        cpu_s = monitor.cpu_s(now - self._born, wall_s, CORES)
-        self.cpu_until = monitor.cpu_until(cpu_s, self._born, CORES)
-        with contextlib.suppress(OSError):  # it has ended; or this machine refuses, and then none was set
-            os_.limit_cpu(self.pid, cpu_s)
+        with self._lock:
+            if self.pid is None or self.pidfd < 0:
+                return  # just started, with what is enough for its start function; or its pid may be another's by now
+            cpu_s = monitor.cpu_s(now - self._born, wall_s, CORES)
+            self.cpu_until = monitor.cpu_until(cpu_s, self._born, CORES)
+            with contextlib.suppress(OSError):  # this machine refuses, and then none was set
+                os_.limit_cpu(self.pid, cpu_s)
 
     def drain_stderr(self) -> bytes:
         """The last 4 KiB of what the worker wrote to standard error so far."""
