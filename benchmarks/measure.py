@@ -24,21 +24,30 @@ class Unmeasurable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One thing that is measured. `title` says exactly what; `short` names it where it is a baseline."""
+    """One thing that is measured. `title` says exactly what; `short` names it where it is a baseline.
+
+    unit: seconds, bytes, calls (or bytes) a second, or a share of something (1 is all of it).
+    """
 
     key: str
     title: str
-    unit: Literal["s", "bytes"] = "s"
+    unit: Literal["s", "bytes", "per_s", "share"] = "s"
     short: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What an issue asks of a row: at most this ratio to its baseline, or (`of` "value") at most this figure."""
+    """What an issue asks of a row: a ratio to its baseline, or (`of` "value") a figure, of at most `bound`; of at least
+    that where `least`, which is what one asks of rates."""
 
-    at_most: float
+    bound: float
     source: str
     of: Literal["ratio", "value"] = "ratio"
+    least: bool = False
+
+    def met(self, judged: float) -> bool:
+        """Whether the ratio or figure is within it."""
+        return judged >= self.bound if self.least else judged <= self.bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The report as data, which is also its JSON. Pure: samples and facts in, one dictionary out.
 
-The schema (version 1). Times in seconds, memory in bytes, ratios as subject / baseline: smaller is better throughout.
+The schema (version 2). Times in seconds, memory in bytes, rates per second, shares of 1; ratios as subject / baseline.
+Of times and memory less is better, of rates more.
 
     kind, schema    "pdsandbox-benchmarks", 1
     date            when it ended, UTC, ISO 8601; duration_s: how long it took; quick: whether `--quick` was given
@@ -11,7 +12,7 @@ The schema (version 1). Times in seconds, memory in bytes, ratios as subject / b
     series          key -> title, short, unit, group, n, mean, min, p25, p50, p75, p90, p99, max, samples (in order)
     rows            each: key, title, group, statistic, unit, series, value, baseline, baseline_value, ratio,
                     ratio_p25, ratio_p75 (quartiles of the rounds' own ratios; null if they do not pair up),
-                    bar (null, or of, at_most, source), met (null without a bar, or unmeasured)
+                    bar (null, or of, bound, least, source), met (null without a bar, or unmeasured)
     bars            met, missed, unmeasured: how many
 """
 
@@ -27,7 +28,7 @@ from .measure import Bar, Group, Row
 from .stats import Summary, paired_ratios, quartiles, summary
 
 KIND = "pdsandbox-benchmarks"
-SCHEMA = 1
+SCHEMA = 2
 
 
 def build(
@@ -110,7 +111,7 @@ def _row(
 
 def _met(bar: Bar, value: float | None, ratio: float | None) -> bool | None:
     judged = ratio if bar.of == "ratio" else value
-    return None if judged is None else judged <= bar.at_most
+    return None if judged is None else bar.met(judged)
 
 
 def _count(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -14,11 +14,15 @@ _MIB = 1 << 20
 
 
 def amount(value: float | None, unit: str) -> str:
-    """A time or a size with three significant digits and the unit that suits it."""
+    """A figure with three significant digits and the unit that suits it."""
     if value is None:
         return "–"
     if unit == "bytes":
         return f"{_digits(value / _MIB)} MiB"
+    if unit == "per_s":
+        return f"{value:,.0f} /s"
+    if unit == "share":
+        return f"{_digits(100 * value)} %"
     for factor, name in ((1.0, "s"), (1e3, "ms")):
         if abs(value) * factor >= 1:
             return f"{_digits(value * factor)} {name}"
@@ -102,7 +106,8 @@ def _bar(row: Mapping[str, Any]) -> str:
     bar = row["bar"]
     if bar is None:
         return ""
-    return f"≤ {bar['at_most']:.2f}" if bar["of"] == "ratio" else f"≤ {amount(bar['at_most'], row['unit'])}"
+    sign = "≥" if bar["least"] else "≤"
+    return f"{sign} {bar['bound']:.2f}" if bar["of"] == "ratio" else f"{sign} {amount(bar['bound'], row['unit'])}"
 
 
 def _met(row: Mapping[str, Any]) -> Text:
