@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from .calls import as_data, check_range
 from .errors import CallError, Cause, MemoryAccessError
 from .imports import Offer
-from .slots import Slots
+from .slots import SLOT_BYTES, Slots
 
-__all__ = ["Callback", "LiveCaller", "Memory"]
+__all__ = ["Callback", "LiveCaller", "Memory", "Run"]
 
 _i32_slot = struct.Struct("<i12x")
 _i64_slot = struct.Struct("<q8x")
@@ -73,56 +73,87 @@ class LiveCaller:
         self._memory = None
 
 
-class Callback:
-    """One offer, ready to run. `offer.fn` None is the stub of its `pd` convention."""
+#: Runs a host function: (guest's memory, buffer and offset of its argument slots, for `pd_*` the bytes that its
+#: pointers name, buffer and offset for its result slots). Raises CallError, cause HOST_FUNCTION, with the original as
+#: `__cause__`; the MemoryAccessError of a caller's own operation, and KeyboardInterrupt, as they are.
+Run = Callable[[Memory, Any, int, tuple[bytes, ...], Any, int], None]
 
-    __slots__ = ("_answer", "_params", "_results", "fn", "offer")
+
+class Callback:
+    """One offer, ready to `run`. `offer.fn` None is the stub of its `pd` convention."""
+
+    __slots__ = ("fn", "nargs", "nresults", "offer", "run")
 
     def __init__(self, offer: Offer) -> None:
         self.offer = offer
-        self._params = Slots(offer.type.params)
-        self._results = Slots(offer.type.results)
+        self.nargs = len(offer.type.params) * SLOT_BYTES
+        self.nresults = len(offer.type.results) * SLOT_BYTES
         self.fn: Callable[..., Any] = offer.fn if offer.fn is not None else _STUBS[offer.pd or ""]
-        self._answer: Callable[[Any], bytes] = {
-            "pd_send": _answer_send,
-            "pd_now_micros": _answer_now,
-            "pd_log": _answer_nothing,
-        }.get(offer.pd or "", self._answer_typed)
+        self.run: Run = _typed(self.fn, offer) if offer.pd is None else _pd(self.fn, offer.pd)
 
-    def run(self, memory: Memory, slots: bytes, blobs: tuple[bytes, ...]) -> bytes:
-        """The result slots for the argument slots; for `pd_*`, `blobs` are the copied bytes its pointers name.
 
-        Raises CallError, cause HOST_FUNCTION, with the original as `__cause__`; the MemoryAccessError of a caller's own
-        operation, and KeyboardInterrupt, as they are.
-        """
-        pd = self.offer.pd
-        if pd is not None:
-            args = (_i32_slot.unpack_from(slots)[0], *blobs) if pd == "pd_log" else blobs
-            return self._guarded(args, None)
+def _typed(fn: Callable[..., Any], offer: Offer) -> Run:
+    """A function of the user's own type, with a caller."""
+    arguments, results = Slots(offer.type.params).decode_plain, Slots(offer.type.results)
+    unpack = Slots(offer.type.params).plain_struct
+    if unpack is not None:
+        arguments = unpack.unpack_from
+    nothing = not results.count
+    # What struct takes is right; what it refuses is looked at again, for what to say.
+    pack = results.plain_struct if results.count == 1 else None
+
+    def run(memory: Memory, slots: Any, offset: int, _blobs: tuple[bytes, ...], out: Any, at: int) -> None:
         caller = LiveCaller(memory)
         try:
-            return self._guarded((caller, *self._params.decode_plain(slots)), caller)
-        finally:
-            caller.end()
-
-    def _guarded(self, args: tuple[Any, ...], caller: LiveCaller | None) -> bytes:
-        try:
-            value = self.fn(*args)
+            value = fn(caller, *arguments(slots, offset))
         except KeyboardInterrupt:
             raise  # the user's, not the function's
         except BaseException as exc:
-            if caller is not None and exc is caller.fault:
+            if exc is caller.fault:
                 raise
-            # Only the class is told: the text may hold what the guest must not learn.
-            raise CallError(f"host function raised {type(exc).__name__}", cause=Cause.HOST_FUNCTION) from exc
-        return self._answer(value)
-
-    def _answer_typed(self, value: Any) -> bytes:
+            raise _raised(exc) from exc
+        finally:
+            caller.end()
+        if nothing and value is None:
+            return
+        if pack is not None:
+            try:
+                pack.pack_into(out, at, value)
+            except Exception:
+                pass
+            else:
+                return
         try:
-            return self._results.encode_results(value)
+            raw = results.encode_results(value)
         except CallError as exc:
             text = f"host function returned what it must not: {exc.message}"
             raise CallError(text, cause=Cause.HOST_FUNCTION) from exc
+        except Exception as exc:  # of its __index__ or __float__
+            raise _raised(exc) from exc
+        memoryview(out).cast("B")[at : at + len(raw)] = raw
+
+    return run
+
+
+def _pd(fn: Callable[..., Any], name: str) -> Run:
+    """One of the `pd_*`, which get bytes in place of pointers."""
+    answer, leveled = _ANSWERS[name], name == "pd_log"
+
+    def run(_memory: Memory, slots: Any, offset: int, blobs: tuple[bytes, ...], out: Any, at: int) -> None:
+        try:
+            value = fn(*_i32_slot.unpack_from(slots, offset), *blobs) if leveled else fn(*blobs)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:
+            raise _raised(exc) from exc
+        answer(value, out, at)
+
+    return run
+
+
+def _raised(exc: BaseException) -> CallError:
+    """Only the class is told: the text may hold what the guest must not learn."""
+    return CallError(f"host function raised {type(exc).__name__}", cause=Cause.HOST_FUNCTION)
 
 
 def _integer(name: str, value: Any) -> int:
@@ -133,22 +164,27 @@ def _integer(name: str, value: Any) -> int:
         raise CallError(text, cause=Cause.HOST_FUNCTION) from None
 
 
-def _answer_send(value: Any) -> bytes:
+def _answer_send(value: Any, out: Any, at: int) -> None:
     number = _integer("pd_send", value)
     if not -(2**31) <= number < 2**31:
         raise CallError("pd_send returned an int that does not fit i32", cause=Cause.HOST_FUNCTION)
-    return _i32_slot.pack(number)
+    _i32_slot.pack_into(out, at, number)
 
 
-def _answer_now(value: Any) -> bytes:
+def _answer_now(value: Any, out: Any, at: int) -> None:
     number = _integer("pd_now_micros", value) % 2**64
-    return _i64_slot.pack(number - 2**64 if number >= 2**63 else number)
+    _i64_slot.pack_into(out, at, number - 2**64 if number >= 2**63 else number)
 
 
-def _answer_nothing(_value: Any) -> bytes:
-    return b""
+def _answer_nothing(_value: Any, _out: Any, _at: int) -> None:
+    pass
 
 
+_ANSWERS: dict[str, Callable[[Any, Any, int], None]] = {
+    "pd_send": _answer_send,
+    "pd_now_micros": _answer_now,
+    "pd_log": _answer_nothing,
+}
 _STUBS: dict[str, Callable[..., Any]] = {
     "pd_send": lambda _envelope, _payload: 0,
     "pd_now_micros": lambda: 0,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import operator
+import struct
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from .errors import CallError, MemoryAccessError
@@ -78,12 +81,11 @@ def as_data(data: object) -> bytes:
         raise CallError(f"memory_write takes bytes, not {type(data).__name__}") from None
 
 
-def plain_func(name: str, type_: FuncType, call: Callable[[Sequence[Any]], tuple[Any, ...]]) -> Callable[..., Any]:
+def plain_func(name: str, type_: FuncType, call: Callable[[Sequence[Any]], Any]) -> Callable[..., Any]:
     """The callable that `instance.func(name)` returns; `call` takes and gives plain values."""
 
     def function(*args: Any) -> Any:
-        values = call(args)
-        return values[0] if len(values) == 1 else values or None
+        return call(args)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The guest's export {quoted(name)}: {type_}."
@@ -93,27 +95,30 @@ def plain_func(name: str, type_: FuncType, call: Callable[[Sequence[Any]], tuple
 class FuelMeter:
     """Fuel budgets of one instance: the default of each call, the shared one of `set_fuel`, one call's own.
 
-    `begin` gives the budget of the next call, `settle` books what it used. One call at a time.
+    `begin` gives the budget of the next call, `settle` books what it used. One call at a time. Where nothing was said,
+    that is `plain`, to be booked on `used`, without asking.
     """
 
-    __slots__ = ("_consumed", "_default", "_own", "_shared", "metered")
+    __slots__ = ("_default", "_own", "_shared", "metered", "plain", "used")
 
     def __init__(self, default: int | None, *, metered: bool) -> None:
         self.metered = metered
         self._default = UNLIMITED if default is None else default
         self._shared: int | None = None
         self._own = True
-        self._consumed = 0
+        self.used = 0
+        self.plain: int | None = self._default if metered else 0
 
     @property
     def consumed(self) -> int | None:
         """Fuel used over the instance's life; None where it is not metered."""
-        return self._consumed if self.metered else None
+        return self.used if self.metered else None
 
     def set_fuel(self, fuel: object) -> None:
         """One budget for the calls to come; nothing where fuel is not metered."""
         if self.metered:
             self._shared = _units(fuel)
+            self.plain = None
 
     def begin(self, fuel: object = None) -> int:
         """The budget of the next call; `fuel` is that call's own. 0 where it is not metered."""
@@ -130,7 +135,7 @@ class FuelMeter:
     def settle(self, used: int) -> None:
         """Book what the call that `begin` was for has used; also after an error."""
         if self.metered:
-            self._consumed += used
+            self.used += used
             if not self._own and self._shared is not None:
                 self._shared = max(0, self._shared - used)
 
@@ -145,13 +150,34 @@ def _units(fuel: object) -> int:
     return units
 
 
-def encode_rows(params: Slots, rows: Iterable[Sequence[Any]]) -> list[bytes]:
-    """The slots of every row of a batch, before any row runs; CallError with `.row`, and no results, for a bad one."""
-    encode, encoded = params.encode, []
+def encode_rows(params: Slots, rows: Iterable[Sequence[Any]], stride: int) -> tuple[int, bytes | bytearray]:
+    """(how many, the slots) of every row of a batch, `stride` bytes each, before any row runs; CallError with `.row`,
+    and no results, for a bad one."""
+    rows = rows if type(rows) is list else list(rows)
+    padding = stride - params.nbytes
+    quick = params.plain_struct
+    if quick is not None and rows and set(map(type, rows)) <= _ROWS and set(map(len, rows)) == {params.count}:
+        # All at once, where every row is right; what is not is found out below.
+        try:
+            return len(rows), _rows_struct(params.fields, padding, len(rows)).pack(*chain.from_iterable(rows))
+        except struct.error:
+            pass
+    encode, fill, encoded = params.encode, bytes(padding), bytearray()
+    done = 0
     try:
         for row in rows:
-            encoded.append(encode(row))  # noqa: PERF401 - a failing row's index is needed
+            encoded += encode(row)
+            encoded += fill
+            done += 1
     except CallError as exc:
-        exc.row, exc.results = len(encoded), []
+        exc.row, exc.results = done, []
         raise
-    return encoded
+    return done, encoded
+
+
+_ROWS: Final = {list, tuple}
+
+
+@functools.lru_cache(maxsize=8)
+def _rows_struct(fields: str, padding: int, rows: int) -> struct.Struct:
+    return struct.Struct("<" + f"{fields}{padding}x" * rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from .errors import CallError
@@ -31,7 +31,19 @@ _u64 = struct.Struct("<Q")
 class Slots:
     """Encoder and decoder for one list of types ("i32", "i64", "f32", "f64"), made once per signature."""
 
-    __slots__ = ("_classes", "_float_at", "_getters", "_makers", "_struct", "count", "nbytes", "types")
+    __slots__ = (
+        "_classes",
+        "_float_at",
+        "_get_ints",
+        "_makers",
+        "_struct",
+        "count",
+        "fields",
+        "make_one",
+        "nbytes",
+        "plain_struct",
+        "types",
+    )
 
     def __init__(self, types: Sequence[str]) -> None:
         for name in types:
@@ -40,22 +52,36 @@ class Slots:
         self.types = tuple(types)
         self.count = len(self.types)
         self.nbytes = self.count * SLOT_BYTES
-        self._struct = struct.Struct("<" + "".join(_FORMATS[name] for name in self.types))
+        #: For `struct`: signed integers, the bits of floats.
+        self.fields = "".join(_FORMATS[name] for name in self.types)
+        self._struct = struct.Struct("<" + self.fields)
         self._classes = tuple(_CLASSES[name] for name in self.types)
-        self._getters = tuple(_GETTERS[cls] for cls in self._classes)
+        self._get_ints = operator.attrgetter("value") if "f32" not in types and "f64" not in types else None
         self._makers = tuple(_MAKERS[cls] for cls in self._classes)
+        #: The one value's constructor from its raw slot, if there is one value.
+        self.make_one = self._makers[0] if self.count == 1 else None
         self._float_at = tuple((i, name == "f32") for i, name in enumerate(self.types) if name[0] == "f")
+        #: Packs and unpacks plain values, if all are integers; it checks type, range and count faster than Python.
+        self.plain_struct = None if self._float_at else self._struct
+
+    def raw(self, args: Any) -> Iterable[Any]:
+        """What `plain_struct` may take for `args`: they themselves, or what a list of just the right `WasmVal`s holds.
+
+        Only a guess for speed: what is wrong is refused there, and `encode` says why.
+        """
+        if type(args) is list and self._get_ints and tuple(map(type, args)) == self._classes:
+            return map(self._get_ints, args)
+        return args  # type: ignore[no-any-return]
 
     def encode(self, args: Sequence[Any]) -> bytes:
         """Slots of `args` (`WasmVal`s or plain numbers). CallError for a wrong count, type or range."""
-        if not self._float_at:
-            # struct checks type and range of plain integers itself, faster than any Python could.
+        if self.plain_struct is not None:
             try:
-                return self._struct.pack(*args)
+                return self._struct.pack(*self.raw(args))
             except (struct.error, TypeError):
                 pass
-        if type(args) is list and tuple(map(type, args)) == self._classes:
-            return self._struct.pack(*[get(arg) for get, arg in zip(self._getters, args, strict=True)])
+        elif type(args) is list and tuple(map(type, args)) == self._classes:
+            return self._struct.pack(*[_GETTERS[type(arg)](arg) for arg in args])
         try:
             count = len(args)
         except TypeError:
@@ -89,9 +115,34 @@ class Slots:
         """The `WasmVal`s in `buffer` at `offset`, which must hold `nbytes` from there."""
         return [make(raw) for make, raw in zip(self._makers, self._struct.unpack_from(buffer, offset), strict=True)]
 
+    def raw_values(self, buffer: Any, offset: int) -> tuple[int, ...]:
+        """The same as signed integers, and the bits of floats."""
+        return self._struct.unpack_from(buffer, offset)
+
+    def make(self, raws: Iterable[int]) -> list[WasmVal]:
+        """The `WasmVal`s of raw values."""
+        return [make(raw) for make, raw in zip(self._makers, raws, strict=True)]
+
+    def plain(self, raws: tuple[int, ...]) -> Any:
+        """What a call returns as plain values: None, one, or a tuple."""
+        values = self._plain(raws)
+        return values[0] if len(values) == 1 else values or None
+
+    def decode_rows(self, buffer: Any, stride: int, rows: int) -> list[list[WasmVal]]:
+        """`decode` of row after row, each taking `stride` bytes; the buffer holds exactly these."""
+        if not self.count:
+            return [[] for _ in range(rows)]
+        each = struct.Struct(f"<{self.fields}{stride - self.nbytes}x").iter_unpack(buffer)
+        make = self.make_one
+        if make is not None:
+            return [[make(raw)] for (raw,) in each]
+        return [self.make(raws) for raws in each]
+
     def decode_plain(self, buffer: Any, offset: int = 0) -> tuple[int | float, ...]:
         """The same as ints and floats."""
-        raws: tuple[int | float, ...] = self._struct.unpack_from(buffer, offset)
+        return self._plain(self._struct.unpack_from(buffer, offset))
+
+    def _plain(self, raws: tuple[int | float, ...]) -> tuple[int | float, ...]:
         if self._float_at:
             plain = list(raws)
             for i, single in self._float_at:

@@ -44,7 +44,7 @@ class Bench:
         assert export.results is not None
         data = export.params.encode(args)
         ctypes.memmove(self.address, data, len(data))
-        guest.call(export, self.address, fuel)
+        guest.bind(export, self.address)(fuel)
         return export.results.decode(ctypes.string_at(self.address, export.results.nbytes))
 
     def close(self) -> None:

@@ -38,7 +38,8 @@ def test_the_edges_are_inside(bench):
 def test_which_memory(bench, text, size):
     """The export `memory` if it is one, else the first exported memory, else none."""
     guest = bench.guest(f"(module {text})")
-    assert guest.memory_size() == (None if size is None else size * 65536)
+    guest.find_memory()
+    assert guest.where()[1] == (size or 0) * 65536
     if size is None:
         with pytest.raises(MemoryAccessError):
             guest.memory_read(0, 0)
@@ -76,14 +77,14 @@ def test_memory_in_a_host_call_of_the_start_function(bench):
 def test_after_close_everything_is_refused(bench):
     """A closed guest raises CallError, cause CLOSED, and closing twice is allowed."""
     guest = bench.guest('(module (memory (export "memory") 1) (func (export "f")))')
-    export = guest.resolve("f")
+    call = guest.bind(guest.resolve("f"), bench.address)
     guest.close()
     guest.close()
     for use in (
-        lambda: guest.call(export, bench.address, 1),
+        lambda: call(1),
         lambda: guest.resolve("f"),
         lambda: guest.memory_read(0, 1),
-        guest.memory_size,
+        guest.find_memory,
     ):
         with pytest.raises(CallError) as caught:
             use()

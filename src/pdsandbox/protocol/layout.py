@@ -28,6 +28,7 @@ ERROR: Final = 37
 HOST_CALL: Final = 38
 MEM_DATA: Final = 39
 MEM_DONE: Final = 40
+HOST_LOG: Final = 41
 # Compiler to supervisor.
 COMPILED: Final = 48
 ARTIFACT: Final = 49
@@ -36,9 +37,13 @@ ARTIFACT: Final = 49
 # a frame straight into the buffer that the engine works on.
 CALL_LAYOUT: Final = struct.Struct("<IIQQ")  # export id, flags, fuel, wall_us; then parameter slots
 CALL_MANY_LAYOUT: Final = struct.Struct("<IIQQII8x")  # …, rows, slots a row; then rows of slots
-RESULT_LAYOUT: Final = struct.Struct("<Q")  # fuel consumed; then result slots
-RESULTS_LAYOUT: Final = struct.Struct("<QIII4x")  # fuel consumed, rows done, slots a row, failed; then rows of slots
-HOST_CALL_LAYOUT: Final = struct.Struct("<IIII")  # index, bytes of slots, of first and second blob; then these
+# A reply's slots are where its request's were, so that it is written in place. Where the guest's memory is and how
+# large travels with every reply, for whoever copies from it while the worker waits.
+RESULT_LAYOUT: Final = struct.Struct("<QQQ")  # fuel consumed, memory base, memory bytes; then result slots
+RESULTS_LAYOUT: Final = struct.Struct("<QQQIII4x")  # …, rows done, slots a row, failed; then rows of slots
+HOST_CALL_LAYOUT: Final = struct.Struct("<IIIIQQ")  # index, bytes of slots, of two blobs, memory; then slots, blobs
+
+# HOST_LOG is a HOST_CALL that waits for no answer.
 
 #: CALL flag: the supervisor will answer quickly, so the worker may spin briefly for the next message.
 SPIN: Final = 1

@@ -21,6 +21,7 @@ from .layout import ERROR as ERROR
 from .layout import HOST_CALL as HOST_CALL
 from .layout import HOST_CALL_LAYOUT as HOST_CALL_LAYOUT
 from .layout import HOST_FAIL as HOST_FAIL
+from .layout import HOST_LOG as HOST_LOG
 from .layout import HOST_RETURN as HOST_RETURN
 from .layout import LOAD as LOAD
 from .layout import LOADED as LOADED
@@ -48,6 +49,7 @@ from .replies import Artifact as Artifact
 from .replies import Compiled as Compiled
 from .replies import Error as Error
 from .replies import HostCall as HostCall
+from .replies import HostLog as HostLog
 from .replies import Loaded as Loaded
 from .replies import MemData as MemData
 from .replies import MemDone as MemDone
@@ -70,7 +72,7 @@ MESSAGES: Final[dict[int, type[Message]]] = {
     cls.KIND: cls
     for cls in (
         Load, Resolve, Call, CallMany, MemRead, MemWrite, HostReturn, HostFail, Compile,
-        Ready, Loaded, Result, Results, Error, HostCall, MemData, MemDone, Compiled, Artifact,
+        Ready, Loaded, Result, Results, Error, HostCall, HostLog, MemData, MemDone, Compiled, Artifact,
     )
 }  # fmt: skip
 

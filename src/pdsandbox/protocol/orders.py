@@ -37,6 +37,7 @@ class State(enum.IntEnum):
     GONE = 18  # nothing more is legal
     STARTING_LOAD = 19  # LOAD was sent ahead of READY, which saves a fresh worker a round trip
     STARTING_COMPILE = 20
+    CALLING_FAILED = 21  # a pd_log failed: HOST_FAIL is under way to a worker that may be anywhere
 
 
 S = State
@@ -78,6 +79,12 @@ TABLE: Final[dict[tuple[State, int], State]] = {
     (S.IDLE, m.CALL): S.CALLING,
     (S.CALLING, m.RESULT): S.IDLE,
     (S.CALLING, m.ERROR): S.IDLE,
+    (S.CALLING, m.HOST_LOG): S.CALLING,
+    (S.CALLING, m.HOST_FAIL): S.CALLING_FAILED,
+    (S.CALLING_FAILED, m.HOST_LOG): S.CALLING_FAILED,
+    (S.CALLING_FAILED, m.HOST_CALL): S.CALLING_FAILED,
+    (S.CALLING_FAILED, m.RESULT): S.IDLE,
+    (S.CALLING_FAILED, m.ERROR): S.IDLE,
     **_host_rows(S.CALLING, S.CALLING_HOST, S.CALLING_MEMORY),
     (S.IDLE, m.CALL_MANY): S.BATCH,
     (S.BATCH, m.RESULTS): S.IDLE,

@@ -16,6 +16,7 @@ from .layout import (
     ERROR,
     HOST_CALL,
     HOST_CALL_LAYOUT,
+    HOST_LOG,
     LOADED,
     MAX_FRAMES,
     MEM_DATA,
@@ -41,13 +42,15 @@ class Ready(Empty):
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Message):
-    """The instance stands; instantiating took `fuel`."""
+    """The instance stands; instantiating took `fuel`. Its memory: `size` bytes at `base` of the worker's addresses."""
 
     KIND: ClassVar[int] = LOADED
     fuel: int
+    base: int = 0
+    size: int = 0
 
     def payload(self) -> bytes:
-        return RESULT_LAYOUT.pack(self.fuel)
+        return RESULT_LAYOUT.pack(self.fuel, self.base, self.size)
 
     @classmethod
     def decode(cls, payload: bytes | memoryview) -> Self:
@@ -63,17 +66,19 @@ class Result(Message):
     KIND: ClassVar[int] = RESULT
     fuel: int
     slots: bytes
+    base: int = 0
+    size: int = 0
 
     def payload(self) -> bytes:
-        return RESULT_LAYOUT.pack(self.fuel) + self.slots
+        return RESULT_LAYOUT.pack(self.fuel, self.base, self.size) + self.slots
 
     @classmethod
     def decode(cls, payload: bytes | memoryview) -> Self:
         size = at_least(payload, RESULT_LAYOUT.size)
         if (size - RESULT_LAYOUT.size) % SLOT_BYTES:
             raise ProtocolError("slots are cut short")
-        (fuel,) = RESULT_LAYOUT.unpack_from(payload, 0)
-        return cls(fuel, bytes(payload[RESULT_LAYOUT.size :]))
+        fuel, base, memory = RESULT_LAYOUT.unpack_from(payload, 0)
+        return cls(fuel, bytes(payload[RESULT_LAYOUT.size :]), base, memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +91,20 @@ class Results(Message):
     width: int
     failed: bool
     slots: bytes
+    base: int = 0
+    size: int = 0
 
     def payload(self) -> bytes:
-        return RESULTS_LAYOUT.pack(self.fuel, self.done, self.width, self.failed) + self.slots
+        head = (self.fuel, self.base, self.size, self.done, self.width, self.failed)
+        return RESULTS_LAYOUT.pack(*head) + self.slots
 
     @classmethod
     def decode(cls, payload: bytes | memoryview) -> Self:
         size = at_least(payload, RESULTS_LAYOUT.size)
-        fuel, done, width, failed = RESULTS_LAYOUT.unpack_from(payload, 0)
+        fuel, base, memory, done, width, failed = RESULTS_LAYOUT.unpack_from(payload, 0)
         if failed > 1 or done * width * SLOT_BYTES != size - RESULTS_LAYOUT.size:
             raise ProtocolError("rows and slots do not match")
-        return cls(fuel, done, width, bool(failed), bytes(payload[RESULTS_LAYOUT.size :]))
+        return cls(fuel, done, width, bool(failed), bytes(payload[RESULTS_LAYOUT.size :]), base, memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,8 @@ class Error(Message):
     exit_code: int = 0
     text: str = ""
     frames: tuple[Frame, ...] = field(default=())
+    base: int = 0
+    size: int = 0
 
     def payload(self) -> bytes:
         w = Writer()
@@ -121,6 +131,8 @@ class Error(Message):
         w.u32(self.exit_code)
         w.text(self.text)
         w.many(self.frames, lambda f: metadata.write_frame(w, f))
+        w.u64(self.base)
+        w.u64(self.size)
         return w.payload()
 
     @classmethod
@@ -134,6 +146,8 @@ class Error(Message):
             r.u32(),
             r.text(),
             tuple(r.many(lambda: metadata.read_frame(r), 21, MAX_FRAMES)),
+            r.u64(),
+            r.u64(),
         )
         r.end()
         return message
@@ -148,20 +162,30 @@ class HostCall(Message):
     slots: bytes
     first: bytes = b""
     second: bytes = b""
+    base: int = 0
+    size: int = 0
 
     def payload(self) -> bytes:
-        head = HOST_CALL_LAYOUT.pack(self.index, len(self.slots), len(self.first), len(self.second))
+        lengths = (len(self.slots), len(self.first), len(self.second))
+        head = HOST_CALL_LAYOUT.pack(self.index, *lengths, self.base, self.size)
         return b"".join((head, self.slots, self.first, self.second))
 
     @classmethod
     def decode(cls, payload: bytes | memoryview) -> Self:
         size = at_least(payload, HOST_CALL_LAYOUT.size)
-        index, slots, first, second = HOST_CALL_LAYOUT.unpack_from(payload, 0)
+        index, slots, first, second, base, memory = HOST_CALL_LAYOUT.unpack_from(payload, 0)
         at = HOST_CALL_LAYOUT.size
         if slots % SLOT_BYTES or at + slots + first + second != size:
             raise ProtocolError("a host call's lengths do not add up")
         a, b = at + slots, at + slots + first
-        return cls(index, bytes(payload[at:a]), bytes(payload[a:b]), bytes(payload[b:]))
+        return cls(index, bytes(payload[at:a]), bytes(payload[a:b]), bytes(payload[b:]), base, memory)
+
+
+@dataclass(frozen=True, slots=True)
+class HostLog(HostCall):
+    """The same for `pd_log`, which has no result: the guest goes on without an answer."""
+
+    KIND: ClassVar[int] = HOST_LOG
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Final
 from ..calls import not_a_function
 from ..errors import UNKNOWN_TRAP, CallError, Cause, InstantiationError, MemoryAccessError, Trap
 from ..externs import NUMBER_TYPES, FuncType, ImportType, MemoryType
-from ..slots import Slots
+from ..slots import SLOT_BYTES, Slots
 from ..text import one_line, quoted
 from . import capi, verdict
 from .engine import Engine, Module
@@ -72,21 +72,23 @@ class Guest:
         #: Fuel that the last call or instantiation used, whatever it ended in; 0 where it is not metered.
         self.last_fuel = 0
         self._switch = Switch(c)
+        # Arguments of C calls made once: converting them anew takes longer than the calls (`bind`).
         self._trap = ctypes.c_void_p()
-        self._trap_at: int = addressof(self._trap)
+        self._trap_at = ctypes.c_void_p(addressof(self._trap))
+        self._budget = ctypes.c_uint64()
         self._fuel = ctypes.c_uint64()
-        self._fuel_at: int = addressof(self._fuel)
+        self._fuel_at = ctypes.c_void_p(addressof(self._fuel))
         self._instance = (ctypes.c_uint64 * 2)()
         self._instance_at: int = addressof(self._instance)
+        #: Whether any function is imported.
+        self.calls_out = False
         self._ready = False
         self._module: Module | None = None
         self._memory: ctypes.Array[ctypes.c_char] | None = None
-        self._memory_at = 0
-        self._set_fuel, self._get_fuel = c.wasmtime_context_set_fuel, c.wasmtime_context_get_fuel
-        self._call = c.wasmtime_func_call_unchecked
-        self._set_deadline = c.wasmtime_context_set_epoch_deadline
+        self._memory_at = ctypes.c_void_p()
+        self._memory_seen = (0, 0)
         self._store: int | None = c.wasmtime_store_new(engine.handle, None, None)
-        self._ctx: int = c.wasmtime_store_context(self._store)
+        self._ctx = ctypes.c_void_p(c.wasmtime_store_context(self._store))
         limits = [-1 if n is None else n for n in (memory_bytes, table_elements)]
         c.wasmtime_store_limiter(self._store, *limits, 1, MAX_TABLES, memories)
 
@@ -96,7 +98,7 @@ class Guest:
         Raises InstantiationError; FuelExhausted, GuestExit, or a KeyboardInterrupt from a host function, as they are.
         """
         if self._store is None:
-            raise CallError("the instance is closed", cause=Cause.CLOSED)
+            raise _closed()
         self._module = module
         imports = module.imports()
         externs = (ctypes.c_uint64 * (4 * max(1, len(imports))))()
@@ -129,6 +131,7 @@ class Guest:
             wanted, offered = one_line(str(item.type), 300), one_line(str(function.type), 300)
             raise InstantiationError(f"import {name} has type {wanted}, but the host function has {offered}")
         index = self._switch.add(function.fn)
+        self.calls_out = True
         functype = self.engine.functype(function.type)
         ctypes.c_uint8.from_address(at).value = capi.EXTERN_FUNC
         self._c.wasmtime_func_new_unchecked(
@@ -157,7 +160,7 @@ class Guest:
     def _export_get(self, name: bytes, extern: ctypes.Array[ctypes.c_char]) -> bool:
         c = self._c
         if self._store is None:
-            raise CallError("the instance is closed", cause=Cause.CLOSED)
+            raise _closed()
         if self._ready:
             return bool(
                 c.wasmtime_instance_export_get(self._ctx, self._instance_at, name, len(name), addressof(extern))
@@ -165,47 +168,87 @@ class Guest:
         caller = self._switch.caller  # the start function's host call: there is no instance to ask yet
         return bool(caller and c.wasmtime_caller_export_get(caller, name, len(name), addressof(extern)))
 
-    def call(self, export: Export, buffer_addr: int, fuel: int) -> int:
-        """Call over the slots at `buffer_addr`, arguments in place, results in place; returns the fuel used.
+    def bind(self, export: Export, buffer_addr: int) -> Callable[[int], int]:
+        """`call(fuel)`: one call over the slots at `buffer_addr`, arguments in place, results in place; the fuel used.
 
-        The caller answers for the buffer (16-byte aligned, `export.nslots` slots long, holding `export.params`'
+        Whoever calls it answers for the buffer (16-byte aligned, `export.nslots` slots long, holding `export.params`'
         encoding) and for `export` being this guest's. `fuel` is ignored where it is not metered. On an error,
         `last_fuel` has what was used.
         """
-        if self._store is None:
-            raise CallError("the instance is closed", cause=Cause.CLOSED)
-        ctx = self._ctx
-        trap = self._trap
-        if self._interruptible:
-            self._set_deadline(ctx, 1)
+        c, ctx, trap, trap_at = self._c, self._ctx, self._trap, self._trap_at
+        func, slots, nslots = ctypes.c_void_p(export.func), ctypes.c_void_p(buffer_addr), ctypes.c_size_t(export.nslots)
+        run = c.wasmtime_func_call_unchecked
+        set_fuel, budget = c.wasmtime_context_set_fuel, self._budget
+        get_fuel, left, left_at = c.wasmtime_context_get_fuel, self._fuel, self._fuel_at
+        metered, interruptible = self._metered, self._interruptible
+
+        def call(fuel: int) -> int:
+            if self._store is None:
+                raise _closed()
+            try:
+                if interruptible:
+                    self._set_deadline()
+                if not metered:
+                    error = run(ctx, func, slots, nslots, trap_at)
+                    used = 0
+                else:
+                    budget.value = fuel
+                    set_fuel(ctx, budget)
+                    error = run(ctx, func, slots, nslots, trap_at)
+                    get_fuel(ctx, left_at)
+                    self.last_fuel = used = fuel - left.value
+                if error is None and trap.value is None:
+                    return used
+                raise self._outcome(error)
+            except BaseException:
+                # Also for a KeyboardInterrupt that arrives between two of these lines: nothing may surface later.
+                self._drop_outcome()
+                self._settle(fuel)
+                raise
+
+        call.export = export  # type: ignore[attr-defined] # owns what `func` points to
+        return call
+
+    def call_rows(self, export: Export, buffer_addr: int, rows: int, fuel: int) -> tuple[int, BaseException | None]:
+        """Call once a row, in place, the rows following each other at `buffer_addr` with `export.nslots` slots each.
+
+        One budget for all: (rows done, why the next one failed). `last_fuel` has what was used. As `bind`.
+        """
+        ctx, trap, trap_at, run = self._ctx, self._trap, self._trap_at, self._c.wasmtime_func_call_unchecked
+        func, nslots, stride = ctypes.c_void_p(export.func), ctypes.c_size_t(export.nslots), export.nslots * SLOT_BYTES
+        slots, at, done = ctypes.c_void_p(), buffer_addr, 0
+        failure: BaseException | None = None
+        self._begin(fuel)
         try:
-            if self._metered:
-                self._set_fuel(ctx, fuel)
-                error = self._call(ctx, export.func, buffer_addr, export.nslots, self._trap_at)
-                self._get_fuel(ctx, self._fuel_at)
-                self.last_fuel = used = fuel - self._fuel.value
-            else:
-                error = self._call(ctx, export.func, buffer_addr, export.nslots, self._trap_at)
-                used = 0
-            if error is None and trap.value is None:
-                return used
-            raise self._outcome(error)
-        except BaseException:
-            # Also for a KeyboardInterrupt that arrives between two of these lines: nothing may surface later.
+            while done < rows:
+                slots.value = at
+                error = run(ctx, func, slots, nslots, trap_at)
+                if error is not None or trap.value is not None:
+                    failure = self._outcome(error)
+                    break
+                at += stride
+                done += 1
+        except MemoryError as exc:
+            failure = exc
             self._drop_outcome()
+        finally:
             self._settle(fuel)
-            raise
+        return done, failure
+
+    def _set_deadline(self) -> None:
+        self._c.wasmtime_context_set_epoch_deadline(self._ctx, 1)
 
     def _begin(self, fuel: int) -> int:
         if self._metered:
-            self._set_fuel(self._ctx, fuel)
+            self._budget.value = fuel
+            self._c.wasmtime_context_set_fuel(self._ctx, self._budget)
         if self._interruptible:
-            self._set_deadline(self._ctx, 1)
+            self._set_deadline()
         return fuel
 
     def _settle(self, fuel: int) -> None:
         if self._metered:
-            self._get_fuel(self._ctx, self._fuel_at)
+            self._c.wasmtime_context_get_fuel(self._ctx, self._fuel_at)
             self.last_fuel = max(0, fuel - self._fuel.value)
 
     def _outcome(self, error: int | None, *, linking: bool = False) -> BaseException:
@@ -243,9 +286,19 @@ class Guest:
         if trap is not None:
             self._c.wasm_trap_delete(trap)
 
-    def memory_size(self) -> int | None:
-        """Bytes of the exported memory now; None when none is exported."""
-        return self._c.wasmtime_memory_data_size(self._ctx, self._memory_at) if self._find_memory() else None
+    def find_memory(self) -> None:
+        """Look the exported memory up, which `where` does not do."""
+        self._find_memory()
+
+    def where(self) -> tuple[int, int]:
+        """(address, bytes) of the exported memory now; zeros without one, and before anything looked it up."""
+        if not self._memory_at.value:
+            return 0, 0
+        size: int = self._c.wasmtime_memory_data_size(self._ctx, self._memory_at)
+        if size != self._memory_seen[1]:  # nothing but growth moves it
+            base: int | None = self._c.wasmtime_memory_data(self._ctx, self._memory_at)
+            self._memory_seen = (base or 0, size)
+        return self._memory_seen
 
     def memory_read(self, offset: int, length: int) -> bytes:
         """A copy; MemoryAccessError outside the memory or without one."""
@@ -265,21 +318,20 @@ class Guest:
         self._checked(offset, length)
 
     def _checked(self, offset: int, length: int) -> int:
-        """The address of a range that lies inside the memory; taken anew each time, because growth may move it."""
+        """The address of a range that lies inside the memory."""
         if not self._find_memory() or offset < 0 or length < 0:
             raise MemoryAccessError
-        c = self._c
-        if offset + length > c.wasmtime_memory_data_size(self._ctx, self._memory_at):
+        base, size = self.where()
+        if offset + length > size:
             raise MemoryAccessError
-        base: int | None = c.wasmtime_memory_data(self._ctx, self._memory_at)
-        return (base or 0) + offset
+        return base + offset
 
     def _find_memory(self) -> bool:
         """Find "memory", else the first exported memory; the handle stays good as long as the store."""
         if self._store is None:
-            raise CallError("the instance is closed", cause=Cause.CLOSED)
+            raise _closed()
         if self._memory is not None:
-            return self._memory_at != 0
+            return self._memory_at.value is not None
         if not self._ready and not self._switch.caller:
             return False
         extern = ctypes.create_string_buffer(capi.EXTERN_BYTES)
@@ -291,7 +343,7 @@ class Guest:
                     found = self._export_get(item.name.encode(), extern) and extern.raw[0] == capi.EXTERN_MEMORY
                     break
         self._memory = extern
-        self._memory_at = addressof(extern) + capi.EXTERN_OF if found else 0
+        self._memory_at.value = addressof(extern) + capi.EXTERN_OF if found else None
         return found
 
     def close(self) -> None:
@@ -305,3 +357,7 @@ class Guest:
     def __del__(self) -> None:
         if getattr(self, "_store", None) is not None:
             self.close()
+
+
+def _closed() -> CallError:
+    return CallError("the instance is closed", cause=Cause.CLOSED)

@@ -6,11 +6,11 @@ limits of one call. What it raises ends the guest's call and leaves the instance
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Callable
-from ctypes import memmove, string_at
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..callbacks import Callback
 from ..errors import CallError, Cause
@@ -25,11 +25,18 @@ _two_pointers = struct.Struct("<I12xI12xI12xI12x")  # pd_send: envelope, its len
 _one_pointer = struct.Struct("<16xI12xI12x")  # pd_log: (level,) message, its length
 
 
-class Remote(Protocol):
-    """Runs host function number `index` elsewhere."""
+Ask = Callable[[int, tuple[bytes, ...]], None]
 
-    def call(self, index: int, slots: bytes, blobs: tuple[bytes, ...], nresult_bytes: int) -> bytes:
-        """The result slots, `nresult_bytes` long. Whatever it raises ends the guest's call unchanged."""
+
+class Remote(Protocol):
+    """Runs host functions elsewhere."""
+
+    def bind(self, index: int, nargs: int, nresults: int, *, answered: bool) -> Ask:
+        """What asks for function number `index`: (address of the slots, the bytes that go along).
+
+        `nargs` bytes of argument slots are read there; once it returns, `nresults` bytes of result slots are. If it is
+        not `answered`, it returns before the function has run. Whatever it raises ends the guest's call unchanged.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,75 +69,65 @@ class HostCalls:
         self._max_bytes = host_call_bytes
         self._message_bytes = message_bytes
         self._remote = remote
-        self._calls_left = 0
-        self._bytes_left = 0
+        self.calls_left = 0
+        self.bytes_left = 0
         self.reset()
 
     def reset(self) -> None:
         """A new call begins. A budget that is never reached stands for no limit."""
-        self._calls_left = _NEVER if self._max_calls is None else self._max_calls
-        self._bytes_left = _NEVER if self._max_bytes is None else self._max_bytes
+        self.calls_left = _NEVER if self._max_calls is None else self._max_calls
+        self.bytes_left = _NEVER if self._max_bytes is None else self._max_bytes
 
     def bind(self, _import_type: ImportType, offer: Offer | RemoteOffer) -> RawFunction:
         """The raw function for `offer`. The guest compares its type with the import's."""
-        nargs = len(offer.type.params) * SLOT_BYTES
-        blobs = _BLOBS[offer.pd] if offer.pd else _no_blobs
-        count, guest = self._count, self._guest
+        nargs, nresults = (len(types) * SLOT_BYTES for types in (offer.type.params, offer.type.results))
+        blobs = _BLOBS[offer.pd] if offer.pd else None
+        guest = self._guest
+        # The slots where they lie, for the time of one host call.
+        at = (ctypes.c_char * max(nargs, nresults)).from_address
 
         if isinstance(offer, RemoteOffer):
-            remote, index, nresult = self._remote, offer.index, len(offer.type.results) * SLOT_BYTES
-            if remote is None:
+            if self._remote is None:
                 raise ValueError("a remote offer, but no remote")
+            ask = self._remote.bind(offer.index, nargs, nresults, answered=offer.pd != "pd_log")
 
             def raw(address: int) -> None:
-                slots = string_at(address, nargs)
-                copied = blobs(self, slots)
-                count(nargs)
-                answer = remote.call(index, slots, copied, nresult)
-                if nresult:
-                    if len(answer) != nresult:  # C copies what it is told: this must never depend on a stranger
-                        raise CallError("a host function's answer has the wrong size", cause=Cause.HOST_FUNCTION)
-                    memmove(address, answer, nresult)
+                copied = () if blobs is None else blobs(self, at(address))
+                self.calls_left -= 1
+                self.bytes_left -= nargs
+                if self.calls_left < 0 or self.bytes_left < 0:
+                    self._over()
+                ask(address, copied)
 
         else:
             run, in_worker = Callback(offer).run, self._remote is not None
 
             def raw(address: int) -> None:
-                slots = string_at(address, nargs)
-                copied = blobs(self, slots)
-                count(nargs)
+                slots = at(address)
+                copied = () if blobs is None else blobs(self, slots)
+                self.calls_left -= 1
+                self.bytes_left -= nargs
+                if self.calls_left < 0 or self.bytes_left < 0:
+                    self._over()
                 try:
-                    answer = run(guest, slots, copied)
+                    run(guest, slots, 0, copied, slots, 0)
                 except KeyboardInterrupt as exc:
                     if not in_worker:
                         raise
                     # Nobody's Ctrl-C reaches a worker: the function has raised it itself.
                     raise CallError("host function raised KeyboardInterrupt", cause=Cause.HOST_FUNCTION) from exc
-                if answer:
-                    memmove(address, answer, len(answer))
 
         return RawFunction(offer.type, raw)
 
-    def _count(self, nbytes: int) -> None:
-        """Book one host call and the bytes of its slots."""
-        self._calls_left -= 1
-        self._bytes_left -= nbytes
-        if self._calls_left < 0:
-            limit = self._max_calls or 0
-            raise CallError(
-                f"host-call limit of {limit:,} per call exceeded",
-                cause=Cause.HOST_FUNCTION,
-                limit=limit,
-                observed=limit + 1,
-            )
-        if self._bytes_left < 0:
-            limit = self._max_bytes or 0
-            raise CallError(
-                f"host-call limit of {limit:,} bytes per call exceeded",
-                cause=Cause.HOST_FUNCTION,
-                limit=limit,
-                observed=limit - self._bytes_left,
-            )
+    def _over(self) -> None:
+        """Raise what says which limit was passed."""
+        if self.calls_left < 0:
+            limit, observed, unit = self._max_calls or 0, (self._max_calls or 0) + 1, ""
+        else:
+            limit, unit = self._max_bytes or 0, " bytes"
+            observed = limit - self.bytes_left
+        text = f"host-call limit of {limit:,}{unit} per call exceeded"
+        raise CallError(text, cause=Cause.HOST_FUNCTION, limit=limit, observed=observed)
 
     def _copy(self, ranges: tuple[tuple[int, int], ...]) -> tuple[bytes, ...]:
         """The bytes that the guest points at: pointers first, then limits, and only then is anything copied."""
@@ -146,27 +143,24 @@ class HostCalls:
                 limit=self._message_bytes,
                 observed=total,
             )
-        self._calls_left += 1  # `_count` below is for the bytes: the call itself is booked by the caller
-        self._count(total)
+        self.bytes_left -= total
+        if self.bytes_left < 0:
+            self._over()
         return tuple([guest.memory_read(offset, length) for offset, length in ranges])
 
 
-def _no_blobs(_calls: HostCalls, _slots: bytes) -> tuple[bytes, ...]:
-    return ()
-
-
-def _send_blobs(calls: HostCalls, slots: bytes) -> tuple[bytes, ...]:
-    envelope, envelope_len, payload, payload_len = _two_pointers.unpack(slots)
+def _send_blobs(calls: HostCalls, slots: Any) -> tuple[bytes, ...]:
+    envelope, envelope_len, payload, payload_len = _two_pointers.unpack_from(slots)
     return calls._copy(((envelope, envelope_len), (payload, payload_len)))
 
 
-def _log_blobs(calls: HostCalls, slots: bytes) -> tuple[bytes, ...]:
-    return calls._copy((_one_pointer.unpack(slots),))
+def _log_blobs(calls: HostCalls, slots: Any) -> tuple[bytes, ...]:
+    return calls._copy((_one_pointer.unpack_from(slots),))
 
 
-_BLOBS: dict[str, Callable[[HostCalls, bytes], tuple[bytes, ...]]] = {
+_BLOBS: dict[str, Callable[[HostCalls, Any], tuple[bytes, ...]] | None] = {
     "pd_send": _send_blobs,
-    "pd_now_micros": _no_blobs,
+    "pd_now_micros": None,
     "pd_log": _log_blobs,
 }
 # More than any call can make or hand over in a lifetime.

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from ctypes import memmove, string_at
 from typing import Any
 
 from ..calls import FuelMeter, as_data, check_name, check_range, encode_rows, no_export, plain_func, unsupported
@@ -17,7 +17,7 @@ from ..errors import CallError, Cause, WasmError, WorkerCrashed
 from ..imports import InWorker, Offer, WasmImports
 from ..interfaces import WasmInstance
 from ..limits import Limits
-from ..slots import SLOT_BYTES
+from ..slots import SLOT_BYTES, Slots
 from ..values import WasmVal
 from .engine import Engine, Module
 from .guest import Export, Guest, RawFunction
@@ -29,17 +29,34 @@ __all__ = ["LocalInstance"]
 _ALIGN = 16
 
 
+class _Bound:
+    """An export with a buffer of its own: `call(fuel)` over the slots in `view`."""
+
+    __slots__ = ("_block", "call", "pack", "params", "results", "type", "unpack", "view")
+
+    def __init__(self, guest: Guest, export: Export, params: Slots, results: Slots) -> None:
+        self.type, self.params, self.results = export.type, params, results
+        self._block: Any = ctypes.create_string_buffer(export.nslots * SLOT_BYTES + _ALIGN)
+        start = -ctypes.addressof(self._block) % _ALIGN
+        self.view = memoryview(self._block).cast("B")[start:]
+        self.call = guest.bind(export, ctypes.addressof(self._block) + start)
+        self.pack: Callable[..., None] = _refuse if params.plain_struct is None else params.plain_struct.pack_into
+        self.unpack = struct.Struct("<" + results.fields).unpack_from
+
+
+def _refuse(*_args: object) -> None:
+    raise TypeError
+
+
 class LocalInstance(WasmInstance):
     """An instance in this process. Threads take turns; use from inside its own host function is refused."""
 
     def __init__(self, engine: Engine, module: Module, imports: WasmImports, limits: Limits) -> None:
         self._lock = threading.RLock()
+        self._owned: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined] # as Condition does
         self._ended: Callable[[], WasmError] | None = None
         self._fuel = FuelMeter(limits.fuel, metered=engine.metered)
-        self._exports: dict[str, Export] = {}
-        self._buffer = ctypes.create_string_buffer(0)
-        self._address = 0
-        self._size = -1
+        self._bound: dict[str, _Bound] = {}
         self._calls_out = bool(module.imports())
         self._guest = guest = Guest(
             engine,
@@ -77,45 +94,49 @@ class LocalInstance(WasmInstance):
         wall_s: float | None = None,
     ) -> list[WasmVal]:
         """Call the export `func`; see `WasmInstance`. `wall_s` cannot be kept here: CallError."""
-        export, raw = self._call(func, args, fuel, wall_s)
-        assert export.results is not None
-        return export.results.decode(raw)
+        values: list[WasmVal] = self._call(func, args, fuel, wall_s, plain=False)
+        return values
 
-    def _call(self, func: str, args: Any, fuel: object, wall_s: object) -> tuple[Export, bytes]:
-        """The one call path: (the export, its result slots)."""
-        self._refuse_clock(wall_s)
-        self._refuse_reentry()
+    def _call(self, func: str, args: Any, fuel: int | None, wall_s: object, *, plain: bool) -> Any:
+        """The one call path: a list of WasmVals, or if `plain` what `func` returns."""
+        if wall_s is not None:
+            raise _no_clock()
+        if self._owned():
+            raise _reentered()
+        meter = self._fuel
         try:
             with self._lock:
-                self._usable()
-                export = self._export(func)
-                params, results = export.params, export.results
-                assert params is not None
-                assert results is not None
-                data = params.encode(args)
-                self._check_message(len(data))
-                address = self._room(export.nslots)
-                budget = self._fuel.begin(fuel)
-                memmove(address, data, len(data))
-                self._run(export, address, budget)
-                return export, string_at(address, results.nbytes)
+                if self._ended is not None:
+                    raise self._ended()
+                bound = self._bound.get(func) if type(func) is str else None
+                if bound is None:
+                    bound = self._bind(func)
+                try:
+                    bound.pack(bound.view, 0, *(args if plain else bound.params.raw(args)))
+                except (struct.error, TypeError):  # floats, or wrong
+                    bound.view[: bound.params.nbytes] = bound.params.encode(args)
+                budget = meter.plain if fuel is None and meter.plain is not None else meter.begin(fuel)
+                if self._calls_out:
+                    self._headroom()
+                    self._hosts.reset()
+                try:
+                    used = bound.call(budget)
+                except BaseException:
+                    meter.settle(self._guest.last_fuel)
+                    if self._ended is not None:
+                        raise self._ended() from None
+                    raise
+                if fuel is None and meter.plain is not None:
+                    meter.used += used
+                else:
+                    meter.settle(used)
+                if self._ended is not None:  # closed or killed meanwhile: as the other hosts, no result
+                    raise self._ended()
+                raws = bound.unpack(bound.view)
+                return bound.results.plain(raws) if plain else bound.results.make(raws)
         finally:
             if self._ended is not None:
                 self._release()
-
-    def _run(self, export: Export, address: int, budget: int) -> None:
-        self._headroom()
-        self._hosts.reset()
-        try:
-            self._guest.call(export, address, budget)
-        except WasmError:
-            if self._ended is not None:
-                raise self._ended() from None
-            raise
-        finally:
-            self._fuel.settle(self._guest.last_fuel)
-        if self._ended is not None:  # closed or killed meanwhile: as the other hosts, no result
-            raise self._ended()
 
     def call_many(
         self,
@@ -126,42 +147,39 @@ class LocalInstance(WasmInstance):
         wall_s: float | None = None,
     ) -> list[list[WasmVal]]:
         """Call `func` once per row, one budget of fuel and of host calls for all; see `WasmInstance`."""
-        self._refuse_clock(wall_s)
+        if wall_s is not None:
+            raise _no_clock()
         self._refuse_reentry()
         done: list[list[WasmVal]] = []
         try:
             with self._lock:
                 self._usable()
-                export = self._export(func)
-                params = export.params
-                assert params is not None
-                encoded = encode_rows(params, rows)
-                self._check_message(params.nbytes)
-                self._room(export.nslots)
+                bound = self._bind(func)
+                size = bound.params.nbytes
+                count, encoded = encode_rows(bound.params, rows, size)
                 left = self._fuel.begin(fuel)
                 self._headroom()
                 self._hosts.reset()
-                self._rows(export, encoded, left, done)
+                self._rows(bound, encoded, count, left, done)
                 return done
         finally:
             if self._ended is not None:
                 self._release()
 
-    def _rows(self, export: Export, encoded: list[bytes], left: int, done: list[list[WasmVal]]) -> None:
+    def _rows(self, bound: _Bound, encoded: bytes | bytearray, count: int, left: int, done: list[Any]) -> None:
         """Run the batch; `done` grows by what it answered."""
-        guest, address, results = self._guest, self._address, export.results
-        assert results is not None
+        guest, size, view, results = self._guest, bound.params.nbytes, bound.view, bound.results
         try:
-            for data in encoded:
-                memmove(address, data, len(data))
+            for at in range(0, count * size, size) if size else [0] * count:
+                view[:size] = encoded[at : at + size]
                 try:
-                    guest.call(export, address, left)
+                    bound.call(left)
                 finally:
                     left -= guest.last_fuel
                     self._fuel.settle(guest.last_fuel)
                 if self._ended is not None:
                     raise self._ended()
-                done.append(results.decode(string_at(address, results.nbytes)))
+                done.append(results.make(bound.unpack(view)))
         except WasmError as exc:
             error = exc if self._ended is None else self._ended()
             error.row, error.results = len(done), done
@@ -174,14 +192,9 @@ class LocalInstance(WasmInstance):
         self._refuse_reentry()
         with self._lock:
             self._usable()
-            export = self._export(name)
-            results = export.results
-            assert results is not None
-
-        def call(args: Sequence[Any]) -> tuple[Any, ...]:
-            return results.decode_plain(self._call(name, args, None, None)[1])
-
-        return plain_func(name, export.type, call)
+            type_ = self._bind(name).type
+        invoke = self._call
+        return plain_func(name, type_, lambda args: invoke(name, args, None, None, plain=True))
 
     def memory_read(self, offset: int, length: int) -> bytes:
         """`length` bytes at `offset` of the exported memory."""
@@ -242,25 +255,18 @@ class LocalInstance(WasmInstance):
             finally:
                 self._lock.release()
 
-    def _owned(self) -> bool:
-        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return] # what Condition uses, too
-
     def _refuse_reentry(self) -> None:
         if self._owned():
-            raise CallError("an instance cannot be used from inside its own host function")
-
-    def _refuse_clock(self, wall_s: object) -> None:
-        if wall_s is not None:
-            raise CallError("WasmtimeHost runs in this process and cannot keep wall_s; use Supervisor")
+            raise _reentered()
 
     def _usable(self) -> None:
         if self._ended is not None:
             raise self._ended()
 
-    def _export(self, given: object) -> Export:
-        """The export, callable over numbers, remembered; CallError otherwise."""
+    def _bind(self, given: object) -> _Bound:
+        """The export, ready to be called over numbers, remembered; CallError otherwise."""
         name = check_name(given)
-        known = self._exports.get(name)
+        known = self._bound.get(name)
         if known is not None:
             return known
         export = self._guest.resolve(name)
@@ -268,22 +274,12 @@ class LocalInstance(WasmInstance):
             raise no_export(name)
         if export.params is None or export.results is None:
             raise unsupported(export.name, export.type)
-        self._exports[export.name] = export
-        return export
-
-    def _check_message(self, nbytes: int) -> None:
         limit = self._message_bytes
-        if nbytes > limit:
-            text = f"the arguments take {nbytes:,} bytes; message_bytes allows {limit:,}"
-            raise CallError(text, limit=limit, observed=nbytes)
-
-    def _room(self, nslots: int) -> int:
-        """The address of an aligned buffer of at least that many slots, kept for the next call."""
-        if nslots > self._size:
-            self._buffer = ctypes.create_string_buffer(nslots * SLOT_BYTES + _ALIGN)
-            self._address = -(-ctypes.addressof(self._buffer) // _ALIGN) * _ALIGN
-            self._size = nslots
-        return self._address
+        if export.params.nbytes > limit:
+            text = f"the arguments take {export.params.nbytes:,} bytes; message_bytes allows {limit:,}"
+            raise CallError(text, limit=limit, observed=export.params.nbytes)
+        bound = self._bound[export.name] = _Bound(self._guest, export, export.params, export.results)
+        return bound
 
     def _headroom(self) -> None:
         """RecursionError now, rather than at the door of a ctypes callback, where it could not be caught."""
@@ -304,6 +300,14 @@ def _shipped(offer: Offer) -> Offer:
 
 def _nested(depth: int) -> int:
     return depth and _nested(depth - 1)
+
+
+def _reentered() -> CallError:
+    return CallError("an instance cannot be used from inside its own host function")
+
+
+def _no_clock() -> CallError:
+    return CallError("WasmtimeHost runs in this process and cannot keep wall_s; use Supervisor")
 
 
 def _closed() -> WasmError:

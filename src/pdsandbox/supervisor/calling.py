@@ -1,18 +1,53 @@
-"""What every call needs and no call changes: an export's codecs, and who may spin while waiting."""
+"""What every call needs and no call changes: an export's frames and codecs, and who may spin while waiting."""
 
 from __future__ import annotations
 
+import ctypes
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
 from ..externs import FuncType
 from ..protocol import messages as m
-from ..protocol.frames import HEADER
+from ..protocol.frames import HEADER, HEADER_BYTES
 from ..slots import Slots
 from .handle import Handle
 
+# Whole frames up to their slots. The header's three zero bytes make its kind a number of 32 bits.
+_CALL: Final = "<II" + m.CALL_LAYOUT.format[1:]
+_RESULT: Final = "<II" + m.RESULT_LAYOUT.format[1:]
+#: Where the slots of a CALL and of its RESULT begin.
+SLOTS_AT: Final = HEADER_BYTES + m.CALL_LAYOUT.size
+assert HEADER_BYTES + m.RESULT_LAYOUT.size == SLOTS_AT
+#: How many fields of a RESULT come before its values.
+FIELDS: Final = 5
+
 
 class Export:
-    """An exported function: its number in the worker, codecs for its types, its name until it was resolved there."""
+    """An exported function: its number in the worker, codecs for its types, its name until it was resolved there.
 
-    __slots__ = ("call_head", "number", "params", "results", "stride", "type", "unresolved")
+    pack      writes a whole CALL, plain integers included, checking them; None where there are floats
+    unpack    reads a whole RESULT: length, kind, fuel, memory base, memory bytes, raw values
+    plain     makes what `func` returns of these; None where there are floats
+    """
+
+    __slots__ = (
+        "call_head",
+        "number",
+        "pack",
+        "params",
+        "plain",
+        "reply_bytes",
+        "reply_payload",
+        "request_bytes",
+        "request_payload",
+        "request_size",
+        "results",
+        "stride",
+        "type",
+        "unpack",
+        "unresolved",
+    )
 
     def __init__(self, number: int, type_: FuncType, name: str | None) -> None:
         self.number = number
@@ -21,11 +56,30 @@ class Export:
         self.params = Slots(type_.params)
         self.results = Slots(type_.results)
         self.stride = max(self.params.nbytes, self.results.nbytes)
-        self.call_head = HEADER.pack(m.CALL_LAYOUT.size + self.params.nbytes, m.CALL)
+        self.request_payload = m.CALL_LAYOUT.size + self.params.nbytes
+        self.request_bytes = HEADER_BYTES + self.request_payload
+        self.request_size = ctypes.c_size_t(self.request_bytes)
+        self.reply_payload = m.RESULT_LAYOUT.size + self.results.nbytes
+        self.reply_bytes = HEADER_BYTES + self.reply_payload
+        self.call_head = HEADER.pack(self.request_payload, m.CALL)
+        self.pack: Callable[..., None] | None = None
+        if self.params.plain_struct is not None:
+            self.pack = struct.Struct(_CALL + self.params.fields).pack_into
+        self.unpack = struct.Struct(_RESULT + self.results.fields).unpack_from
+        self.plain: Callable[[tuple[Any, ...]], Any] | None = None
+        if self.results.plain_struct is not None:
+            self.plain = _PLAIN[min(2, self.results.count)]
+
+
+_PLAIN: Final[tuple[Callable[[tuple[Any, ...]], Any], ...]] = (
+    lambda _fields: None,
+    lambda fields: fields[FIELDS],
+    lambda fields: fields[FIELDS:],
+)
 
 
 class Spin:
-    """Which operations run now, so that nobody spins unless a core is free for both ends. Shared by a host.
+    """Which calls run now, so that nobody spins unless a core is free for both ends. Shared by a host.
 
     A set, because adding and discarding are atomic where counting up and down between threads is not.
     """

@@ -20,12 +20,14 @@ from ..errors import RssExceeded, WasmError
 from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.codec import ProtocolError
-from ..protocol.frames import HEADER_BYTES, FrameReader, parse_header
+from ..protocol.frames import HEADER, HEADER_BYTES, FrameReader, parse_header
 from ..protocol.orders import Orders
 from . import monitor
 from .handle import Handle
 
 BUFFER_BYTES: Final = 8 << 10
+# Requests of most signatures fit; longer ones are sent piece by piece.
+OUT_BYTES: Final = 1 << 10
 # A reply that comes at all fast comes within this: a warm call takes 6 us, and the wake-up that is saved some 50.
 SPIN_S: Final = 40e-6
 # A process that exits closes its pipes last, some microseconds before it has ended; one that only closes them breaks
@@ -37,16 +39,36 @@ LEAST_GRACE_S: Final = 0.2
 INTERRUPT_GRACE_S: Final = 0.1
 
 
+#: `exchange` could not write all of a request: this, less the bytes that it wrote.
+NOT_SENT: Final = -2
+
+
 class Channel:
-    """See the module's text. `cap` is the largest payload to accept, set by each operation."""
+    """See the module's text.
+
+    cap          the largest payload to accept, set by each operation
+    out          a buffer to make a request in; `exchange` sends it
+    view         the buffer that replies are read into
+    held         whether bytes were read that `receive` has not given out yet
+    interrupted  whether the guest was asked to stop at this operation's deadline; the holder of the turn resets it
+    """
 
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
         self.orders = Orders()
         self.cap = m.SMALL_CAP
         self._block: Any = ctypes.create_string_buffer(BUFFER_BYTES)
-        self._view = memoryview(self._block).cast("B")
-        self._address = ctypes.addressof(self._block)
+        self.view = memoryview(self._block).cast("B")
+        # Arguments of `os_.read_nowait` and `os_.write_nowait`, made once.
+        self._reading = (
+            ctypes.c_int(handle.ends.replies),
+            ctypes.c_void_p(ctypes.addressof(self._block)),
+            ctypes.c_size_t(BUFFER_BYTES),
+        )
+        self._writing = ctypes.c_int(handle.ends.requests)
+        self.out = memoryview(b"")
+        self._out_at = ctypes.c_void_p()
+        self.reserve(OUT_BYTES)
         self._frames = FrameReader(m.SMALL_CAP)
         self._poll = select.poll()
         self._poll.register(handle.ends.replies, select.POLLIN)
@@ -55,22 +77,66 @@ class Channel:
         self._last_words.register(handle.ends.replies, select.POLLIN)
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
-        self._in_vain = 0
-        self._skip = 0
-        #: Whether the guest was asked to stop at this operation's deadline; the holder of the turn resets it.
+        self._spinner = os_.Spinner()
+        self.held = False
         self.interrupted = False
+
+    def reserve(self, size: int) -> None:
+        """Room for at least `size` bytes in `out`."""
+        if size > len(self.out):
+            block: Any = ctypes.create_string_buffer(size)
+            self.out = memoryview(block).cast("B")
+            self._out_at.value = ctypes.addressof(block)
+
+    # --- the fast way: a request that is there whole, and a reply that comes whole and soon ---
+
+    def exchange(self, size: Any, nbytes: int, *, spin: bool) -> int:
+        """Write the `nbytes` bytes of `out` (`size` is that as a c_size_t); how many bytes of a reply are in `view`.
+
+        Below zero: none came while it was worth spinning for. `resume` goes on from either. None of the two looks at
+        deadlines or at what was read.
+        """
+        read, reading = os_.read_nowait, self._reading
+        done = os_.write_nowait(self._writing, self._out_at, size)
+        if done != nbytes:
+            return NOT_SENT - max(int(done), 0)
+        got: int = read(*reading)
+        if got < 0 and spin:
+            # The GIL is kept: giving it up for each read would make every other thread's call wait for ours.
+            got = self._spinner.read(*reading, time.monotonic() + SPIN_S)
+        return got
+
+    def resume(self, got: int, kind: int, nbytes: int, watch: monitor.Watch) -> None:
+        """Take over what `exchange` returned for a request of `kind`: `receive` goes on."""
+        self.orders.advance(kind)
+        if got > 0:
+            self._frames.feed(self.view[:got])
+            self.held = True
+        elif got <= NOT_SENT:
+            self._send_rest(self.out[NOT_SENT - got : nbytes], watch)
 
     # --- sending ---
 
     def send(self, kind: int, frame: bytes, watch: monitor.Watch) -> None:
         """Write one whole frame. Raises the verdict when the deadline passes first."""
         self.orders.advance(kind)
-        if self._frames.buffered and kind != m.LOAD:  # READY may have come before LOAD
+        if self.held and self._frames.buffered and kind not in (m.LOAD, m.HOST_FAIL):
             raise self.handle.condemn(monitor.broke_protocol("it said more than it was asked"))
         size = len(frame)
-        done = os_.write_nowait(self._requests, frame, size)
+        done = os_.write_nowait(self._writing, frame, size)
         if done != size:
             self._send_rest(memoryview(frame)[max(done, 0) :], watch)
+
+    def send_out(self, kind: int, payload_bytes: int, watch: monitor.Watch) -> None:
+        """The same for a payload that stands in `out` already, behind the header's place."""
+        self.orders.advance(kind)
+        if self.held and self._frames.buffered:
+            raise self.handle.condemn(monitor.broke_protocol("it said more than it was asked"))
+        HEADER.pack_into(self.out, 0, payload_bytes, kind)
+        size = HEADER_BYTES + payload_bytes
+        done = os_.write_nowait(self._writing, self._out_at, size)
+        if done != size:
+            self._send_rest(self.out[max(done, 0) : size], watch)
 
     def send_two(self, first: int, first_frame: bytes, second: int, second_frame: bytes, watch: monitor.Watch) -> None:
         """Two frames in one write."""
@@ -103,41 +169,26 @@ class Channel:
         return kind, payload
 
     def _receive(self, watch: monitor.Watch, spin: bool) -> tuple[int, memoryview | bytes]:
-        if not self._frames.buffered:
-            fd, address = self._replies, self._address
-            read = os_.read_nowait
-            got = read(fd, address, BUFFER_BYTES)
+        if not self.held:
+            read, reading = os_.read_nowait, self._reading
+            got = read(*reading)
             if got < 0:
                 if spin:
-                    got = self._spin()
+                    got = self._spinner.read(*reading, time.monotonic() + SPIN_S)
                 if got < 0:
-                    self._wait(self._poll, fd, watch)
-                    got = read(fd, address, BUFFER_BYTES)
+                    self._wait(self._poll, self._replies, watch)
+                    got = read(*reading)
             if got >= HEADER_BYTES:
-                kind, length = parse_header(self._view, 0, self.cap)
+                kind, length = parse_header(self.view, 0, self.cap)
                 if got == HEADER_BYTES + length:
-                    return kind, self._view[HEADER_BYTES:got]
+                    return kind, self.view[HEADER_BYTES:got]
             if got == 0:
                 self._ended(watch)
             if got > 0:
-                self._frames.feed(self._view[:got])
-        return self._receive_pieces(watch)
-
-    def _spin(self) -> int:
-        """Try to read for a short while. After a try in vain the next 1, 2, 4, … 64 are left out: the worker takes
-        longer, or there is no core for it."""
-        if self._skip:
-            self._skip -= 1
-            return -1
-        fd, address, read, yield_core = self._replies, self._address, os_.read_nowait, os_.yield_core
-        clock, got = time.perf_counter, -1
-        until = clock() + SPIN_S
-        while got < 0 and clock() < until:
-            yield_core()
-            got = read(fd, address, BUFFER_BYTES)
-        self._in_vain = 0 if got >= 0 else min(64, 2 * self._in_vain or 1)
-        self._skip = self._in_vain
-        return int(got)
+                self._frames.feed(self.view[:got])
+        found = self._receive_pieces(watch)
+        self.held = self._frames.buffered > 0
+        return found
 
     def _receive_pieces(self, watch: monitor.Watch) -> tuple[int, bytes]:
         frames = self._frames
@@ -149,13 +200,13 @@ class Channel:
             # No more than this frame needs, so that what a worker sends unasked stays in its pipe.
             want = min(frames.wanted(), BUFFER_BYTES)
             try:
-                data = os.readv(self._replies, [self._view[:want]])
+                data = os.readv(self._replies, [self.view[:want]])
             except BlockingIOError:
                 self._wait(self._poll, self._replies, watch)
                 continue
             if not data:
                 self._ended(watch)
-            frames.feed(self._view[:data])
+            frames.feed(self.view[:data])
 
     def _ended(self, watch: monitor.Watch) -> NoReturn:
         now = time.monotonic()
@@ -219,4 +270,4 @@ class Channel:
 
 
 def _failed(payload: memoryview | bytes) -> bool:
-    return len(payload) >= m.RESULTS_LAYOUT.size and bool(m.RESULTS_LAYOUT.unpack_from(payload, 0)[3])
+    return len(payload) >= m.RESULTS_LAYOUT.size and bool(m.RESULTS_LAYOUT.unpack_from(payload, 0)[5])

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import os
 import socket
+import struct
 import time
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from ..callbacks import Callback
 from ..calls import FuelMeter
@@ -25,17 +26,17 @@ from ..protocol.frames import HEADER
 from ..slots import SLOT_BYTES
 from ..values import WasmVal
 from . import monitor
-from .calling import Export, Spin
+from .calling import FIELDS, Export, Spin
 from .channel import Channel
 from .housekeeper import Housekeeper
-from .memory import HostMemory, RemoteMemory
+from .memory import RemoteMemory
+from .serving import Serving
 
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
 # Calls further apart than this are not worth a core between them.
 CLOSE_S: Final = 1e-3
 # A sample of resident memory takes 4 us: at most 0.4 % of the time.
 LOOK_S: Final = 1e-3
-_HOST_FAIL: Final = m.HostFail().frame()
 
 
 class Conversation:
@@ -57,21 +58,20 @@ class Conversation:
         self._interruptible = interruptible
         self.fuel = fuel
         self.busy = False
-        self._ended_at = -math.inf  # when the last call was answered
+        self._called_at = -math.inf  # when the last call began
         self._looked_at = -math.inf
-        self._close = False  # whether this one follows closely
-        self.exports = dict(first)  # those that the worker has numbered
-        self.served = 0  # host calls over the worker's life: whether guest code may have been seen outside
+        self._wall_s: float | None = -1.0  # of the last call, in microseconds:
+        self._wall_us = 0
+        self._calm_until = -math.inf  # until then a call with this limit needs no look and no more CPU time
+        #: Those that the worker has numbered, and whose arguments fit into a message.
+        self.exports = {name: known for name, known in first.items() if known.params.nbytes <= limits.message_bytes}
+        self._numbered = len(first)
         self.turn = channel.handle.turn
         self.memory = RemoteMemory(channel)
+        self.serving = Serving(channel, callbacks, self.memory, self.turn, limits, housekeeper, self._look_now_and_then)
         self._channel = channel
-        self._callbacks = callbacks
         self._limits = limits
-        self._housekeeper = housekeeper
-        self._spin = spin
-        self._host_error: BaseException | None = None
-        self._host_calls = 0
-        self._host_bytes = 0
+        self._running, self._most = spin.running, spin.most
         channel.cap = max(m.SMALL_CAP, limits.message_bytes) + _FRAME_SLACK
 
     def begin(self, started: float, wall_s: float | None, *, call: bool = False) -> monitor.Watch:
@@ -79,22 +79,38 @@ class Conversation:
 
         `call`: it is one that runs guest code in an instance that stands, so that it can be interrupted.
         """
-        self._close = started - self._ended_at < CLOSE_S
-        if wall_s is None or started + 1.5 * wall_s > self.handle.cpu_until:
-            self.handle.allow_cpu(started, wall_s)
-        deadline = math.inf if wall_s is None else started + wall_s
-        watch = monitor.Watch(wall_s, deadline, self._limits.rss_bytes, call and self._interruptible)
-        if started - self._looked_at > LOOK_S:
-            self._look(started, watch)
-        self._channel.interrupted = False
-        self.handle.watch = watch
-        self._host_calls = self._host_bytes = 0
+        self._prepare(started, wall_s)
+        watch = self._watch(started, wall_s, call=call)
         self.busy = True
         return watch
 
-    def _look(self, now: float, watch: monitor.Watch) -> None:
+    def _prepare(self, started: float, wall_s: float | None) -> None:
+        """What an operation needs now and then: CPU time allowed, resident memory looked at."""
+        handle = self.handle
+        if wall_s is None or started + 1.5 * wall_s > handle.cpu_until:
+            handle.allow_cpu(started, wall_s)
+        if started - self._looked_at > LOOK_S:
+            self._look(started, monitor.Watch(wall_s, math.inf, self._limits.rss_bytes))
+        self._wall_s, self._wall_us = wall_s, _micros(wall_s)
+        self._calm_until = min(self._looked_at + LOOK_S, handle.cpu_until - 1.5 * (wall_s or 0.0))
+
+    def _watch(self, started: float, wall_s: float | None, *, call: bool) -> monitor.Watch:
+        """From now on somebody may have to wait: the limits of the operation that began at `started`."""
+        deadline = math.inf if wall_s is None else started + wall_s
+        watch = monitor.Watch(wall_s, deadline, self._limits.rss_bytes, call and self._interruptible)
+        self._channel.interrupted = False
+        self.handle.watch = watch
+        self.serving.begin()
+        return watch
+
+    def _look_now_and_then(self, now: float, watch: monitor.Watch) -> None:
         """Judge the worker between two messages: calls, and host calls, that follow closely are answered before anybody
-        waits, and it is waiting that judges. A guest that can be interrupted at its deadline is left to that."""
+        waits, and it is waiting that judges."""
+        if now - self._looked_at > LOOK_S:
+            self._look(now, watch)
+
+    def _look(self, now: float, watch: monitor.Watch) -> None:
+        """A guest that can be interrupted at its deadline is left to that."""
         self._looked_at = now
         resident = 0 if watch.rss_bytes is None else self.handle.read_resident()
         verdict = monitor.over(now, resident, watch)
@@ -124,11 +140,13 @@ class Conversation:
     def await_loaded(self, watch: monitor.Watch) -> None:
         """LOADED, with whatever the start function asks for in between."""
         budget = self.fuel.begin()
-        kind, payload = self._converse(*self._channel.receive(watch), watch, spin=False)
+        kind, payload = self.serving.converse(*self._channel.receive(watch), watch, spin=False)
         if kind == m.LOADED:
-            self._settle(self._channel.decode(m.Loaded, payload).fuel, budget)
+            loaded = self._channel.decode(m.Loaded, payload)
+            self._settle(loaded.fuel, budget)
+            self.memory.where = loaded.base, loaded.size
             self.busy = False
-            self._ended_at = time.monotonic()
+            self._called_at = time.monotonic()
             return
         error = self._failure(kind, payload, budget, m.Failure.OF_LOAD)
         if isinstance(error, CompileError):  # our own artifact cannot be loaded, here and now
@@ -142,73 +160,138 @@ class Conversation:
 
     def export(self, name: str, type_: FuncType) -> Export:
         """An export that the worker does not know yet: its first call says RESOLVE, and calls without waiting."""
-        return Export(len(self.exports), type_, name)
+        return Export(self._numbered, type_, name)
 
-    def _resolve_and_send(self, export: Export, kind: int, frame: bytes, watch: monitor.Watch) -> None:
-        """RESOLVE and `frame` in one write."""
-        assert export.unresolved is not None
+    def call(
+        self, export: Export, args: Any, started: float, wall_s: float | None, fuel: int | None, *, plain: bool
+    ) -> Any:
+        """One call, begun at `started`: a list of WasmVals, or if `plain` what `func` returns.
+
+        While calls follow each other closely, it is one write, a few reads and one unpacking. Whatever else happens
+        goes on in `_finish`.
+        """
+        channel, meter, running = self._channel, self.fuel, self._running
+        if started > self._calm_until or wall_s != self._wall_s:
+            self._prepare(started, wall_s)
+        budget = meter.plain if fuel is None and meter.plain is not None else meter.begin(fuel)
+        spin = started - self._called_at < CLOSE_S and len(running) < self._most
+        out, params = channel.out, export.params
+        head = (export.request_payload, m.CALL, export.number, spin, budget, self._wall_us)
+        try:
+            if channel.held or export.unresolved is not None or len(out) < export.request_bytes or not export.pack:
+                raise TypeError
+            export.pack(out, 0, *head, *(args if plain else params.raw(args)))
+        except (struct.error, TypeError):
+            # Wrong arguments, floats, a first call, or a very long one.
+            return self._call_at_length(export, params.encode(args), head, started, wall_s, plain=plain)
+        self.busy = True
+        running.add(self.handle)
+        self._called_at = started
+        got = channel.exchange(export.request_size, export.request_bytes, spin=spin)
+        if got == export.reply_bytes:
+            fields = export.unpack(channel.view)
+            if fields[0] == export.reply_payload and fields[1] == m.RESULT and fields[2] <= budget:
+                running.discard(self.handle)
+                if fuel is None and meter.plain is not None:
+                    meter.used += fields[2]
+                else:
+                    meter.settle(fields[2])
+                self.memory.where = fields[3], fields[4]
+                self.busy = False
+                return self._values(export, fields, plain=plain)
+        watch = self._watch(started, wall_s, call=True)
+        channel.resume(got, m.CALL, export.request_bytes, watch)
+        return self._finish(export, budget, watch, spin=spin, plain=plain)
+
+    def _call_at_length(
+        self, export: Export, data: bytes, head: tuple[int, ...], started: float, wall_s: float | None, *, plain: bool
+    ) -> Any:
+        spin, budget = bool(head[3]), head[4]
+        watch = self._watch(started, wall_s, call=True)
+        self.busy = True
+        self._running.add(self.handle)
+        self._called_at = started
+        frame = b"".join((export.call_head, m.CALL_LAYOUT.pack(*head[2:]), data))
+        self._send(export, m.CALL, frame, watch)
+        return self._finish(export, budget, watch, spin=spin, plain=plain)
+
+    def _finish(self, export: Export, budget: int, watch: monitor.Watch, *, spin: bool, plain: bool) -> Any:
+        """Wait for the reply to a CALL, serving host calls meanwhile."""
+        channel = self._channel
+        kind, payload = channel.receive(watch, spin=spin)
+        if kind in (m.HOST_CALL, m.HOST_LOG):
+            kind, payload = self.serving.converse(kind, payload, watch, spin=spin)
+        self._running.discard(self.handle)
+        if channel.interrupted:
+            raise self._stopped(kind, payload, budget, watch)
+        if kind != m.RESULT or len(payload) != export.reply_payload:
+            raise self._failure(kind, payload, budget)
+        fields = (
+            0,
+            0,
+            *m.RESULT_LAYOUT.unpack_from(payload),
+            *export.results.raw_values(payload, m.RESULT_LAYOUT.size),
+        )
+        self._settle(fields[2], budget)
+        self.memory.where = fields[3], fields[4]
+        self.busy = False
+        if self.serving.error is not None:  # of a pd_log, after which the guest made no host call any more
+            raise self.serving.take_error()
+        return self._values(export, fields, plain=plain)
+
+    def stop_running(self) -> None:
+        """Whoever left an operation in the middle runs no longer."""
+        self._running.discard(self.handle)
+
+    @staticmethod
+    def _values(export: Export, fields: tuple[Any, ...], *, plain: bool) -> Any:
+        if plain:
+            return export.plain(fields) if export.plain is not None else export.results.plain(fields[FIELDS:])
+        make = export.results.make_one
+        return [make(fields[FIELDS])] if make is not None else export.results.make(fields[FIELDS:])
+
+    def _send(self, export: Export, kind: int, frame: bytes, watch: monitor.Watch) -> None:
+        """`frame`, in one write with RESOLVE if the worker does not know the export yet."""
         name = export.unresolved
+        if name is None:
+            self._channel.send(kind, frame, watch)
+            return
         self._channel.send_two(m.RESOLVE, m.Resolve(export.type, name.encode("utf-8")).frame(), kind, frame, watch)
+        self._numbered += 1
         self.exports[name] = export
         export.unresolved = None
 
-    def call(self, export: Export, data: bytes, budget: int, watch: monitor.Watch) -> bytes:
-        """One CALL; the payload of its RESULT."""
-        spin, channel = self._spin, self._channel
-        spin.running.add(self.handle)
-        try:
-            spinning = self._close and len(spin.running) <= spin.most
-            head = m.CALL_LAYOUT.pack(export.number, spinning, budget, _micros(watch.wall_s))
-            frame = b"".join((export.call_head, head, data))
-            if export.unresolved is None:
-                channel.send(m.CALL, frame, watch)
-            else:
-                self._resolve_and_send(export, m.CALL, frame, watch)
-            kind, payload = channel.receive(watch, spin=spinning)
-            if kind == m.HOST_CALL:
-                kind, payload = self._converse(kind, payload, watch, spin=spinning)
-        finally:
-            spin.running.discard(self.handle)
-        if channel.interrupted:
-            raise self._stopped(kind, payload, budget, watch)
-        if kind == m.RESULT and len(payload) == m.RESULT_LAYOUT.size + export.results.nbytes:
-            self._settle(m.RESULT_LAYOUT.unpack_from(payload)[0], budget)
-            self.busy = False
-            self._ended_at = time.monotonic()
-            return bytes(payload)
-        raise self._failure(kind, payload, budget)
-
     def batch(
-        self, export: Export, rows: list[bytes], results: list[list[WasmVal]], budget: int, watch: monitor.Watch
+        self,
+        export: Export,
+        data: bytes | bytearray,
+        rows: int,
+        results: list[list[WasmVal]],
+        budget: int,
+        started: float,
+        watch: monitor.Watch,
     ) -> int:
-        """One CALL_MANY; appends its rows' results and returns the fuel used."""
-        spin, channel = self._spin, self._channel
+        """One CALL_MANY of `rows` rows in `data`; appends their results and returns the fuel used."""
+        channel = self._channel
         stride, width = export.stride, export.stride // SLOT_BYTES
-        padding = bytes(stride - export.params.nbytes)
-        data = padding.join(rows) + padding
-        spin.running.add(self.handle)
-        try:
-            spinning = self._close and len(spin.running) <= spin.most
-            flags = spinning | (m.CONTINUED if results else 0)
-            head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), len(rows), width)
-            frame = b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data))
-            if export.unresolved is None:
-                channel.send(m.CALL_MANY, frame, watch)
-            else:
-                self._resolve_and_send(export, m.CALL_MANY, frame, watch)
-            kind, payload = self._converse(*channel.receive(watch, spin=spinning), watch, spin=spinning)
-        finally:
-            spin.running.discard(self.handle)
+        spin = started - self._called_at < CLOSE_S and len(self._running) < self._most
+        self._running.add(self.handle)
+        self._called_at = started
+        flags = spin | (m.CONTINUED if results else 0)
+        head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), rows, width)
+        self._send(export, m.CALL_MANY, b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data)), watch)
+        kind, payload = self.serving.converse(*channel.receive(watch, spin=spin), watch, spin=spin)
+        self._running.discard(self.handle)
         if kind != m.RESULTS:
             raise self._channel.broke("RESULTS was due")
         reply = self._channel.decode(m.Results, payload)
-        if reply.width != width or reply.done > len(rows) or reply.failed != (reply.done < len(rows)):
+        if reply.width != width or reply.done > rows or reply.failed != (reply.done < rows):
             raise self._channel.broke("a batch's reply does not match its rows")
-        if self._host_error is not None and not reply.failed:
+        if self.serving.error is not None and not reply.failed:
             raise self._channel.broke("it went on after its host function had failed")
         self._settle(reply.fuel, budget)
-        decode = export.results.decode
-        results += [decode(reply.slots, row * stride) for row in range(reply.done)]
+        self.memory.where = reply.base, reply.size
+        results += export.results.decode_rows(reply.slots, stride, reply.done)
         if channel.interrupted or reply.failed:
             if not reply.failed:
                 raise self.handle.condemn(monitor.wall_exceeded(watch.wall_s))
@@ -217,62 +300,6 @@ class Conversation:
             error.row, error.results = len(results), results
             raise error
         return int(reply.fuel)
-
-    # --- host functions: the guest asks, in the thread of the call ---
-
-    def _converse(
-        self, kind: int, payload: memoryview | bytes, watch: monitor.Watch, *, spin: bool
-    ) -> tuple[int, memoryview | bytes]:
-        """Serve host calls until something else comes. One that failed ends the call: only that may be said then."""
-        while kind == m.HOST_CALL:
-            now = time.monotonic()
-            if now - self._looked_at > LOOK_S:
-                self._look(now, watch)
-            self._serve(self._channel.decode(m.HostCall, payload), watch)
-            kind, payload = self._channel.receive(watch, spin=spin)
-            if self._host_error is not None and kind not in (m.ERROR, m.RESULTS):
-                raise self._channel.broke("it went on after its host function had failed")
-        return kind, payload
-
-    def _serve(self, request: m.HostCall, watch: monitor.Watch) -> None:
-        handle, housekeeper = self.handle, self._housekeeper
-        callback = self._callback(request)
-        blobs = _BLOBS.get(callback.offer.pd, _no_blobs)(request)
-        answer: bytes | None = None
-        housekeeper.watch_host_call(handle, watch.deadline)
-        try:
-            answer = callback.run(HostMemory(self.memory, self.turn, watch), request.slots, blobs)
-        except (CallError, MemoryAccessError) as exc:  # all that a callback's failure can be
-            self._host_error = exc
-        finally:
-            housekeeper.unwatch_host_call(handle)
-        verdict = handle.verdict
-        if verdict is not None:
-            raise verdict  # the housekeeper's, at the deadline; or close, or kill
-        if answer is None:
-            self._channel.send(m.HOST_FAIL, _HOST_FAIL, watch)
-        else:
-            self._channel.send(m.HOST_RETURN, m.HostReturn(answer).frame(), watch)
-
-    def _callback(self, request: m.HostCall) -> Callback:
-        """The function asked for. The worker keeps the same limits: a request that passes one breaks the protocol."""
-        if request.index >= len(self._callbacks):
-            raise self._channel.broke(f"there is no host function {request.index}")
-        callback, limits = self._callbacks[request.index], self._limits
-        if len(request.slots) != len(callback.offer.type.params) * SLOT_BYTES:
-            raise self._channel.broke("a host call's slots do not match the function's type")
-        blob_bytes = len(request.first) + len(request.second)
-        self.served += 1
-        self._host_calls += 1
-        self._host_bytes += blob_bytes + len(request.slots)
-        most_calls, most_bytes = limits.host_calls, limits.host_call_bytes
-        if (
-            (most_calls is not None and self._host_calls > most_calls)
-            or (most_bytes is not None and self._host_bytes > most_bytes)
-            or blob_bytes > limits.message_bytes
-        ):
-            raise self._channel.broke("a host call over the limits that the worker itself keeps")
-        return callback
 
     # --- replies ---
 
@@ -286,19 +313,14 @@ class Conversation:
         if message.failure not in legal:
             raise self._channel.broke(f"an error of kind {message.failure}, which this cannot end in")
         self._settle(message.fuel, budget)
-        original, self._host_error = self._host_error, None
-        remote = message.failure in (m.Failure.REMOTE, m.Failure.START_REMOTE)
-        if remote != (original is not None):
+        self.memory.where = message.base, message.size
+        if self.serving.cannot_be(remote=message.failure in (m.Failure.REMOTE, m.Failure.START_REMOTE)):
             raise self._channel.broke("it tells of a failure that cannot have happened")
         starved = self.handle.starved(message)
         if starved is not None:
             return starved
         self.busy = False
-        if original is None:
-            return monitor.failure(message)
-        if isinstance(original, WasmError):
-            return original
-        return CallError("host function failed", cause=Cause.HOST_FUNCTION)
+        return monitor.failure(message) if self.serving.error is None else self.serving.take_error()
 
     def _stopped(self, kind: int, payload: memoryview | bytes, budget: int, watch: monitor.Watch) -> WasmError:
         """The deadline's verdict after an interrupt; only the interrupt's own trap proves that none is under way."""
@@ -306,7 +328,7 @@ class Conversation:
         if kind == m.ERROR:
             message = self._channel.decode(m.Error, payload)
             trapped = message.failure == m.Failure.TRAP and message.trap_code == TrapCode.INTERRUPT.value
-            if trapped and self._host_error is None:
+            if trapped and self.serving.error is None:
                 self._settle(message.fuel, budget)
                 self.busy = False
                 return verdict
@@ -317,16 +339,6 @@ class Conversation:
         if used > budget:
             raise self._channel.broke("more fuel used than there was")
         self.fuel.settle(used)
-
-
-def _no_blobs(_request: m.HostCall) -> tuple[bytes, ...]:
-    return ()
-
-
-_BLOBS: Final[dict[str | None, Callable[[m.HostCall], tuple[bytes, ...]]]] = {
-    "pd_send": lambda request: (request.first, request.second),
-    "pd_log": lambda request: (request.first,),
-}
 
 
 def _micros(wall_s: float | None) -> int:

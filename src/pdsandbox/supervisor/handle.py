@@ -121,6 +121,8 @@ class Handle:
         self.watch: monitor.Watch | None = None  # of the operation that runs, for whoever has to judge a death
         self.host_deadline: float | None = None  # set while a host function runs in the thread of the call
         self._verdict: WasmError | None = None
+        #: Not `alive`, for who asks at every call.
+        self.dead = False
         self._exit: tuple[int | None, int | None] | None = None
         self._refused: WasmError | None = None
         self._settled = Latch()  # spawned, refused or lost
@@ -171,6 +173,7 @@ class Handle:
         if pidfd >= 0:
             os_.pidfd_kill(pidfd)  # for a lost worker that is still on its way out
             os.close(pidfd)
+        self.dead = True
         self._settled.set()
         self._ended.set()
 
@@ -212,6 +215,7 @@ class Handle:
                 if verdict.pid is None:
                     verdict.pid = self.pid
                 self._verdict = verdict
+                self.dead = True
 
     def post_mortem(self, now: float, grace_s: float) -> WasmError:
         """The worker closed its pipes or was seen to end: find out how. Holder of the turn only.

@@ -238,7 +238,7 @@ class Supervisor(WasmHost):
             handle.condemn(monitor.abandoned())
             never_ran = spare and handle.read_nothing(len(load.frame()))
             handle.release()
-            told = _while_instantiating(exc, talk.served, never_ran=never_ran)
+            told = _while_instantiating(exc, talk.serving.served, never_ran=never_ran)
             if told is exc:
                 raise
             raise told from exc

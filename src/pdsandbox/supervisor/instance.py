@@ -19,7 +19,6 @@ from ..errors import CallError, MemoryAccessError, WasmError
 from ..externs import FuncType
 from ..interfaces import WasmInstance
 from ..limits import Limits, check_limit
-from ..protocol import messages as m
 from ..slots import SLOT_BYTES
 from ..values import WasmVal
 from . import monitor
@@ -42,6 +41,7 @@ class Instance(WasmInstance):
         self._talk = conversation
         self._handle = conversation.handle
         self._turn = conversation.turn
+        self._turn_is_ours: Callable[[], bool] = self._turn._is_owned  # type: ignore[attr-defined] # as Condition does
         self._module = module
         self._limits = limits
         self._housekeeper = housekeeper
@@ -62,8 +62,8 @@ class Instance(WasmInstance):
         wall_s: float | None = None,
     ) -> list[WasmVal]:
         """See `WasmInstance.call`."""
-        export, payload = self._call(func, args, fuel, wall_s)
-        return export.results.decode(payload, m.RESULT_LAYOUT.size)
+        values: list[WasmVal] = self._call(func, args, fuel, wall_s, plain=False)
+        return values
 
     def func(self, name: str) -> Callable[..., Any]:
         """See `WasmInstance.func`."""
@@ -71,29 +71,36 @@ class Instance(WasmInstance):
         if verdict is not None:
             raise verdict
         type_ = self._type_of(name)
+        invoke = self._call
+        return plain_func(name, type_, lambda args: invoke(name, args, None, None, plain=True))
 
-        def call(args: Sequence[Any]) -> tuple[Any, ...]:
-            export, payload = self._call(name, args, None, None)
-            return export.results.decode_plain(payload, m.RESULT_LAYOUT.size)
-
-        return plain_func(name, type_, call)
-
-    def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None) -> tuple[Export, bytes]:
-        """The one call path: (the export, the RESULT's payload)."""
-        wall_s = self._wall(wall_s)
-
-        def operation() -> tuple[Export, bytes]:
+    def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None, *, plain: bool) -> Any:
+        """The one call path. It is `_in_turn` written out: see there."""
+        wall_s = self._limits.wall_s if wall_s is None else self._wall(wall_s)
+        if self._generation != generation.current():
+            raise self._foreign()
+        if self._turn_is_ours():
+            raise _reentered()
+        talk = self._talk
+        try:
+            if not self._turn.acquire(False):
+                self._await_turn(wall_s)
+            if talk.busy or self._handle.dead:
+                self._enter()
             started = time.monotonic()
-            try:
-                export = self._exports.get(func) or self._look_up(func)
-            except TypeError:  # unhashable, and so no str
+            export = self._exports.get(func) if type(func) is str else None
+            if export is None:
                 export = self._look_up(func)
-            data = export.params.encode(args)
-            self._check_message(len(data))
-            budget = self._talk.fuel.begin(fuel)
-            return export, self._talk.call(export, data, budget, self._talk.begin(started, wall_s, call=True))
-
-        return self._in_turn(wall_s, operation)
+            return talk.call(export, args, started, wall_s, fuel, plain=plain)
+        finally:
+            try:
+                if talk.busy or self._handle.dead:
+                    self._leave_operation()
+            finally:
+                try:
+                    self._turn.release()
+                except RuntimeError:
+                    pass  # it was never ours
 
     def call_many(
         self,
@@ -111,13 +118,15 @@ class Instance(WasmInstance):
             started = time.monotonic()
             name = check_name(func)
             export = self._exports.get(name) or self._look_up(name)
-            self._check_message(export.params.nbytes)
-            encoded = encode_rows(export.params, rows)
+            stride = export.stride
+            count, data = encode_rows(export.params, rows, stride)
             budget = self._talk.fuel.begin(fuel)
             watch = self._talk.begin(started, wall_s, call=True)
-            most = max(1, self._limits.message_bytes // max(SLOT_BYTES, export.stride))
-            for at in range(0, len(encoded), most):
-                budget -= self._talk.batch(export, encoded[at : at + most], results, budget, watch)
+            most = max(1, self._limits.message_bytes // max(SLOT_BYTES, stride))
+            for at in range(0, count, most):
+                few = min(most, count - at)
+                piece = data if few == count else data[at * stride : (at + few) * stride]
+                budget -= self._talk.batch(export, piece, few, results, budget, started, watch)
             self._talk.busy = False
 
         try:
@@ -129,8 +138,11 @@ class Instance(WasmInstance):
         return results
 
     def _look_up(self, func: object) -> Export:
+        """An export that has not been called yet."""
         name = check_name(func)
-        return self._talk.export(name, self._type_of(name))
+        export = self._exports.get(name) or self._talk.export(name, self._type_of(name))
+        self._check_message(export.params.nbytes)
+        return export
 
     def _type_of(self, func: object) -> FuncType:
         """The signature of a function that can be called."""
@@ -194,25 +206,33 @@ class Instance(WasmInstance):
         is the C call in the innermost `finally`, with nothing of ours before it that could fail instead.
         """
         if self._generation != generation.current():
-            raise CallError("this instance belongs to the process that made it, not to a fork of it")
-        turn = self._turn
-        if turn._is_owned():  # type: ignore[attr-defined]
-            raise CallError("an instance cannot be used from inside its own host function")
+            raise self._foreign()
+        if self._turn_is_ours():
+            raise _reentered()
         try:
-            self._take_turn(wall_s)
+            if not self._turn.acquire(False):
+                self._await_turn(wall_s)
+            if self._talk.busy or self._handle.dead:
+                self._enter()
             return operation()
         finally:
             try:
                 self._leave_operation()
             finally:
                 try:
-                    turn.release()
+                    self._turn.release()
                 except RuntimeError:
                     pass  # it was never ours
 
-    def _take_turn(self, wall_s: float | None) -> None:
+    def _foreign(self) -> CallError:
+        return CallError("this instance belongs to the process that made it, not to a fork of it")
+
+    def _await_turn(self, wall_s: float | None) -> None:
         if not self._turn.acquire(timeout=-1 if wall_s is None else wall_s):
             raise CallError(f"the instance is busy: other threads used it for all of {wall_s:g} s", limit=wall_s)
+
+    def _enter(self) -> None:
+        """The turn is ours, and something is not as it should be."""
         if self._talk.busy:
             # Whoever had the turn before was torn away in the middle of leaving.
             self._leave_operation()
@@ -222,7 +242,8 @@ class Instance(WasmInstance):
     def _leave_operation(self) -> None:
         """If the turn is ours: kill a worker that was left in the middle, and let go of one that is condemned."""
         handle = self._handle
-        if self._turn._is_owned():  # type: ignore[attr-defined]
+        if self._turn_is_ours():
+            self._talk.stop_running()
             if self._talk.busy:
                 handle.condemn(monitor.abandoned())
                 self._talk.busy = False
@@ -266,6 +287,10 @@ class Instance(WasmInstance):
 
     def __repr__(self) -> str:
         return f"<Instance in worker {self.pid}{'' if self.alive else ', gone'}>"
+
+
+def _reentered() -> CallError:
+    return CallError("an instance cannot be used from inside its own host function")
 
 
 class Disposal:

@@ -19,6 +19,8 @@ class RemoteMemory:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        #: (address, bytes) in the worker, as it said last; only true while it waits for us.
+        self.where = (0, 0)
 
     def read(self, offset: int, length: int, watch: monitor.Watch) -> bytes:
         """`length` bytes at `offset`; nothing is allocated here before the worker found the range in bounds."""

@@ -21,7 +21,7 @@ def run(engine: Engine, requests: int, replies: int, lockdown: Lockdown) -> int:
         if not enter(lockdown, Role.COMPILER):
             return NOT_LOCKED_DOWN
         outbox.write(m.Ready().frame())
-        kind, length = inbox.read(0)
+        kind, length = inbox.complete(-1)
         if kind != m.COMPILE:
             raise SystemExit(f"unexpected message kind {kind} in a compiler")
         message = m.Compile.decode(inbox.view[8 : 8 + length])

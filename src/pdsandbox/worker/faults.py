@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 
 from ..errors import (
@@ -30,8 +31,12 @@ class RemoteFailed(BaseException):
     """The host function that the supervisor ran failed; why is known there. Ends the guest's call."""
 
 
-def error_message(exc: BaseException, fuel: int) -> m.Error:
-    """The ERROR for what a guest operation raised."""
+def error_message(exc: BaseException, fuel: int, where: tuple[int, int] = (0, 0)) -> m.Error:
+    """The ERROR for what a guest operation raised. `where`: the guest's memory then."""
+    return dataclasses.replace(_message(exc, fuel), base=where[0], size=where[1])
+
+
+def _message(exc: BaseException, fuel: int) -> m.Error:
     root = exc.__cause__
     if isinstance(exc, RemoteFailed):
         return m.Error(m.Failure.REMOTE, fuel)

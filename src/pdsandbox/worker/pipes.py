@@ -9,22 +9,22 @@ that our own supervisor is broken, and ends the process too: nothing is ever res
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import select
 import signal
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from ..platform import os_
 from ..protocol.frames import HEADER, HEADER_BYTES
 
-# Longer than the supervisor needs between a reply and the next call (some 5 us), shorter than a wake-up (40 to 80).
-SPIN_NS: Final = 50_000
+# Longer than the supervisor needs between a reply and the next call (some 3 us), shorter than a wake-up (40 to 80).
+SPIN_S: Final = 50e-6
 # The first call comes after the supervisor has woken up and made its instance.
-FIRST_SPIN_NS: Final = 300_000
+FIRST_SPIN_S: Final = 300e-6
 # A request that came this soon after our last reply would have met a spinning reader, were it not for two wake-ups.
-CLOSE_NS: Final = 250_000
+CLOSE_S: Final = 250e-6
 # Most frames are small, and a fresh page costs 3 us. Grows as needed.
 BUFFER_BYTES: Final = 4 << 10
 # The timer is a backstop for a supervisor that was stopped: it never fires before the supervisor's own deadline.
@@ -36,7 +36,13 @@ class Leave(BaseException):
 
 
 class Inbox:
-    """Frames from one non-blocking pipe, each read into one 16-byte-aligned buffer."""
+    """Frames from one non-blocking pipe, each read into one 16-byte-aligned buffer.
+
+    target    descriptor, address and size for `os_.read_nowait`, and the buffer itself
+    slots_at  where a payload begins, for C
+    more      how many bytes of the next frame came with the last
+    moved     called when the buffer is another one
+    """
 
     def __init__(self) -> None:
         self._fd = -1
@@ -44,15 +50,23 @@ class Inbox:
         self.view = memoryview(b"")
         self.size = 0
         self.address = 0
-        self.blocked = False  # whether the last read had to wait for more than its spin
-        self._end = 0  # where the last frame ended, and
-        self._more = 0  # how many bytes were read beyond it
+        self._end = 0  # where the last frame ended
+        self.more = 0
+        self.slots_at = ctypes.c_void_p()
+        self.moved: Callable[[], None] = _nothing
+        self.spinner = os_.Spinner()
+        self.target: tuple[Any, Any, Any, memoryview] = (None, None, None, self.view)
         self.reserve(BUFFER_BYTES)
 
     def open(self, fd: int) -> None:
         """Read from `fd`, which is non-blocking, from now on."""
         self._fd = fd
         self._poll.register(fd, select.POLLIN)
+        self._aim()
+
+    def share(self, other: Inbox) -> None:
+        """Read from the pipe that `other` reads from."""
+        self.open(other._fd)
 
     def reserve(self, size: int) -> None:
         """A buffer of at least `size` bytes; what was read stays at its start."""
@@ -67,21 +81,25 @@ class Inbox:
         self.address = address
         self.view = view
         self.size = size
+        self._aim()
 
-    def read(self, spin_until_ns: int, idle: Callable[[], None] | None = None) -> tuple[int, int]:
+    def _aim(self) -> None:
+        at, size = ctypes.c_void_p(self.address), ctypes.c_size_t(self.size)
+        self.target = (ctypes.c_int(self._fd), at, size, self.view)
+        self.slots_at.value = self.address + HEADER_BYTES
+        self.moved()
+
+    def spin(self, until: float) -> int:
+        """Try to read until then (time.monotonic): the number of bytes, or -1."""
+        return -1 if self.more else self.spinner.read(*self.target[:3], until)
+
+    def complete(self, got: int, idle: Callable[[], None] | None = None) -> tuple[int, int]:
         """(kind, payload length) of the next frame; its bytes are in `view`, the payload from 8 on.
 
-        Spins until `spin_until_ns` (perf_counter_ns; 0: not at all), then calls `idle` and blocks.
+        `got`: what the last read gave; below zero: nothing, so that `idle` is called before waiting.
         """
-        if self._more:
+        if self.more:
             return self._next()
-        fd, address, size = self._fd, self.address, self.size
-        read = os_.read_nowait
-        got = read(fd, address, size)
-        while got < 0 and time.perf_counter_ns() < spin_until_ns:
-            os_.yield_core()
-            got = read(fd, address, size)
-        self.blocked = got < 0
         if got < HEADER_BYTES:
             if got < 0 and idle is not None:
                 idle()
@@ -90,7 +108,7 @@ class Inbox:
 
     def _next(self) -> tuple[int, int]:
         """The frame that came in the same read as the last one, moved to where slots are aligned."""
-        got, self._more = self._more, 0
+        got, self.more = self.more, 0
         self.view[:got] = bytes(self.view[self._end : self._end + got])
         if got < HEADER_BYTES:
             got = self._fill(got, HEADER_BYTES, blocked=False)
@@ -103,12 +121,8 @@ class Inbox:
         if got < end:
             self.reserve(end)
             got = self._fill(got, end, blocked=False)
-        self._more, self._end = got - end, end
+        self.more, self._end = got - end, end
         return kind, length
-
-    def waiting(self) -> bool:
-        """Whether something can be read now."""
-        return bool(self._poll.poll(0))
 
     def _fill(self, have: int, want: int, *, blocked: bool) -> int:
         """Read on, blocking, until at least `want` bytes are there. `blocked`: the last read found nothing."""
@@ -126,30 +140,31 @@ class Inbox:
         return have
 
 
+def _nothing() -> None:
+    pass
+
+
 class Outbox:
-    """Writes whole frames to the blocking reply pipe."""
+    """Writes whole frames to the blocking reply pipe. `target` is its descriptor for `os_.write_nowait`."""
 
     def __init__(self) -> None:
         self._fd = -1
+        self.target = ctypes.c_int(-1)
 
     def open(self, fd: int) -> None:
         """Write to `fd`, which was made non-blocking, and blocks from now on."""
         os.set_blocking(fd, True)
         self._fd = fd
+        self.target = ctypes.c_int(fd)
 
     def write(self, frame: bytes) -> None:
         """All of `frame`."""
-        done = os_.write_nowait(self._fd, frame, len(frame))
+        done = os_.write_nowait(self.target, frame, len(frame))
         if done != len(frame):
-            self._write_rest(memoryview(frame)[max(done, 0) :])
+            self.write_rest(memoryview(frame)[max(done, 0) :])
 
-    def write_in_place(self, view: memoryview, address: int, start: int, length: int) -> None:
-        """All of `length` bytes from `start` of the buffer `view`, which lies at `address`."""
-        done = os_.write_nowait(self._fd, address + start, length)
-        if done != length:
-            self._write_rest(view[start + max(done, 0) : start + length])
-
-    def _write_rest(self, rest: memoryview) -> None:
+    def write_rest(self, rest: memoryview) -> None:
+        """All of `rest`."""
         while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
@@ -162,22 +177,29 @@ class Backstop:
 
     Setting it costs about a microsecond, so one setting serves many calls: it is left alone as long as it would fire
     after the call's deadline but not much later.
+
+    wall_us     of the calls that it serves; 0: none has a limit, -1: it is not set
+    good_until  the last moment at which such a call may begin (time.monotonic)
     """
 
     def __init__(self) -> None:
-        self._fires_at = 0.0
+        self.wall_us = -1
+        self.good_until = 0.0
 
-    def arm(self, seconds: float) -> None:
-        """It must fire after `seconds` from now and before twice that (plus two seconds)."""
-        now = time.monotonic()
-        if now + seconds + GRACE_S <= self._fires_at <= now + 2 * seconds + 2:
+    def arm(self, wall_us: int, now: float) -> None:
+        """It must fire after `wall_us` from now and before twice that (plus two seconds); with 0, not at all."""
+        if not wall_us:
+            self.disarm()
+            self.wall_us, self.good_until = 0, math.inf
             return
+        seconds = wall_us / 1e6
         delay = 1.5 * seconds + 1
         signal.setitimer(signal.ITIMER_REAL, delay)
-        self._fires_at = now + delay
+        self.wall_us = wall_us
+        self.good_until = now + delay - seconds - GRACE_S
 
     def disarm(self) -> None:
         """It must not fire: nothing runs, or nothing has a deadline."""
-        if self._fires_at:
+        if self.wall_us > 0:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            self._fires_at = 0.0
+        self.wall_us = -1

@@ -56,7 +56,7 @@ def run_once(engine: Engine, module: Module) -> None:
             if export is None:
                 raise SystemExit(f"the warm-up module does not export {name}")
             try:
-                guest.call(export, address, 1_000_000)
+                guest.bind(export, address)(1_000_000)
             except WasmError:
                 if name != "trap":
                     raise

@@ -1,0 +1,158 @@
+"""The guest's calls to host functions, served in the thread of its call. Used by the holder of the turn only.
+
+What a function raises stays here (`error`); the worker is told that it failed, no more. `pd_log` waits for no answer:
+when one fails, HOST_FAIL goes out at once and the worker finds it at its next host call, or has finished by then;
+what it asked for in between is not carried out, and the call ends with that failure either way.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from ..callbacks import Callback
+from ..errors import CallError, Cause, MemoryAccessError, WasmError
+from ..limits import Limits
+from ..protocol import messages as m
+from ..protocol.frames import HEADER_BYTES
+from . import monitor
+from .channel import Channel
+from .housekeeper import Housekeeper
+from .memory import HostMemory, RemoteMemory
+
+_HOST_FAIL: Final = m.HostFail().frame()
+
+
+class Serving:
+    """See the module's text.
+
+    error   what a host function of this operation raised
+    served  host calls over the worker's life: whether guest code may have been seen outside
+    look    judges the worker, now and then: (time, watch)
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        callbacks: list[Callback],
+        memory: RemoteMemory,
+        turn: Any,
+        limits: Limits,
+        housekeeper: Housekeeper,
+        look: Callable[[float, monitor.Watch], None],
+    ) -> None:
+        self.error: BaseException | None = None
+        self.served = 0
+        self._channel = channel
+        channel.reserve(max((HEADER_BYTES + callback.nresults for callback in callbacks), default=0))
+        self._handle = channel.handle
+        self._callbacks = callbacks
+        self._memory = memory
+        self._turn = turn
+        self._limits = limits
+        self._housekeeper = housekeeper
+        self._look = look
+        self._log_failed = False
+        self._calls_left: float = 0
+        self._bytes_left: float = 0
+
+    def begin(self) -> None:
+        """A new operation."""
+        limits = self._limits
+        self._calls_left = _NEVER if limits.host_calls is None else limits.host_calls
+        self._bytes_left = _NEVER if limits.host_call_bytes is None else limits.host_call_bytes
+        self.error = None
+        self._log_failed = False
+
+    def converse(
+        self, kind: int, payload: memoryview | bytes, watch: monitor.Watch, *, spin: bool
+    ) -> tuple[int, memoryview | bytes]:
+        """Serve host calls until something else comes. One that failed ends the call: only that may be said then."""
+        channel, handle, housekeeper = self._channel, self._handle, self._housekeeper
+        memory = HostMemory(self._memory, self._turn, watch)
+        try:
+            while kind in (m.HOST_CALL, m.HOST_LOG):
+                self._look(time.monotonic(), watch)
+                self._serve(kind, payload, memory, watch)
+                kind, payload = channel.receive(watch, spin=spin)
+                if self.error is not None and not self._log_failed and kind not in (m.ERROR, m.RESULTS):
+                    raise channel.broke("it went on after its host function had failed")
+        finally:
+            housekeeper.unwatch_host_call(handle)
+        return kind, payload
+
+    def cannot_be(self, *, remote: bool) -> bool:
+        """Whether a reply's account of host functions contradicts ours. `remote`: it says that one failed."""
+        return remote != (self.error is not None) and not (self._log_failed and not remote)
+
+    def take_error(self) -> WasmError:
+        """What a host function raised; it is told once."""
+        error, self.error = self.error, None
+        return error if isinstance(error, WasmError) else CallError("host function failed", cause=Cause.HOST_FUNCTION)
+
+    def _serve(self, kind: int, payload: memoryview | bytes, memory: HostMemory, watch: monitor.Watch) -> None:
+        channel, handle, housekeeper = self._channel, self._handle, self._housekeeper
+        callback, blobs = self._request(payload)
+        if kind == m.HOST_LOG and callback.offer.pd != "pd_log":
+            raise channel.broke("only pd_log needs no answer")
+        if self.error is not None:
+            return  # the answer is on its way
+        failed = False
+        housekeeper.watch_host_call(handle, watch.deadline)
+        try:
+            callback.run(memory, payload, _SLOTS_AT, blobs, channel.out, HEADER_BYTES)
+        except (CallError, MemoryAccessError) as exc:  # all that a callback's failure can be
+            self.error = exc
+            failed = True
+        finally:
+            handle.host_deadline = None
+        verdict = handle.verdict if handle.dead else None
+        if verdict is not None:
+            raise verdict  # the housekeeper's, at the deadline; or close, or kill
+        if failed:
+            self._log_failed = kind == m.HOST_LOG
+            channel.send(m.HOST_FAIL, _HOST_FAIL, watch)
+        elif kind == m.HOST_CALL:
+            channel.send_out(m.HOST_RETURN, callback.nresults, watch)
+
+    def _request(self, payload: memoryview | bytes) -> tuple[Callback, tuple[bytes, ...]]:
+        """The function asked for, and the bytes that came along. The worker keeps the same limits: a request that
+        passes one breaks the protocol."""
+        channel = self._channel
+        try:
+            index, nslots, first, second, base, size = _LAYOUT.unpack_from(payload)
+        except struct.error:
+            raise channel.broke("a host call is cut short") from None
+        extra = first + second
+        if _SLOTS_AT + nslots + extra != len(payload):
+            raise channel.broke("a host call's lengths do not add up")
+        if index >= len(self._callbacks):
+            raise channel.broke(f"there is no host function {index}")
+        callback = self._callbacks[index]
+        if nslots != callback.nargs:
+            raise channel.broke("a host call's slots do not match the function's type")
+        self._memory.where = base, size
+        self.served += 1
+        self._calls_left -= 1
+        self._bytes_left -= extra + nslots
+        if self._calls_left < 0 or self._bytes_left < 0 or extra > self._limits.message_bytes:
+            raise channel.broke("a host call over the limits that the worker itself keeps")
+        pd = callback.offer.pd
+        if pd is None or pd == "pd_now_micros":
+            if extra:
+                raise channel.broke("a host call with bytes that its function does not take")
+            return callback, ()
+        at = _SLOTS_AT + nslots
+        middle = at + first
+        if pd == "pd_log":
+            if second:
+                raise channel.broke("a host call with bytes that its function does not take")
+            return callback, (bytes(payload[at:middle]),)
+        return callback, (bytes(payload[at:middle]), bytes(payload[middle:]))
+
+
+_LAYOUT: Final = m.HOST_CALL_LAYOUT
+_SLOTS_AT: Final = m.HOST_CALL_LAYOUT.size
+_NEVER: Final = float("inf")

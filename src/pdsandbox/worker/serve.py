@@ -1,0 +1,306 @@
+"""What a worker does once its guest stands: one request after the other, until the supervisor leaves.
+
+One thread. It owns the request pipe's read end, the reply pipe's write end and the guest. A call's slots are worked on
+where they were received and the reply is written from there: both have them at the same place. What arrives during a
+host call goes to a second buffer, because the engine will still write its results into the first.
+
+A warm call stays within `serve`: one read, one C call between setting and reading fuel, one write, every argument of
+every C call made beforehand. Whatever is not a whole CALL of an export that is known goes the longer way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import time
+from typing import Final
+
+from ..errors import WasmError
+from ..platform import os_
+from ..protocol import messages as m
+from ..protocol.frames import HEADER, HEADER_BYTES
+from ..runtime.guest import Export, Guest
+from ..runtime.hostcalls import Ask, HostCalls
+from ..slots import SLOT_BYTES
+from .faults import RemoteFailed, error_message
+from .pipes import CLOSE_S, FIRST_SPIN_S, SPIN_S, Backstop, Inbox, Outbox
+
+_CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
+_BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
+_HOST_SLOTS: Final = HEADER_BYTES + m.HOST_CALL_LAYOUT.size
+# Whole frames up to their slots. The header's three zero bytes make its kind a number of 32 bits.
+_CALL: Final = struct.Struct("<II" + m.CALL_LAYOUT.format[1:])
+_RESULT: Final = struct.Struct("<II" + m.RESULT_LAYOUT.format[1:])
+_HOST_CALL: Final = struct.Struct("<II" + m.HOST_CALL_LAYOUT.format[1:])
+_HEADER: Final = struct.Struct("<II")
+#: What a guest's operation may end in.
+ENDINGS: Final = (WasmError, RemoteFailed, MemoryError)
+
+
+class _Ready:
+    """An export, bound to the buffer: how to call it, and what the frames of a call look like."""
+
+    __slots__ = ("call", "reply_bytes", "reply_payload", "reply_size", "request_bytes")
+
+    def __init__(self, guest: Guest, export: Export, address: int) -> None:
+        assert export.params is not None
+        assert export.results is not None
+        self.call = guest.bind(export, address + _CALL_SLOTS)
+        self.request_bytes = _CALL_SLOTS + export.params.nbytes
+        self.reply_payload = m.RESULT_LAYOUT.size + export.results.nbytes
+        self.reply_bytes = HEADER_BYTES + self.reply_payload
+        self.reply_size = ctypes.c_size_t(self.reply_bytes)
+
+
+class Server:
+    """See the module's text. Made in the fork server, with its buffers; `serve` runs in one fork."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.inbox = Inbox()
+        self.outbox = Outbox()
+        self.backstop = Backstop()
+        self._guest = guest
+        self._hosts: HostCalls | None = None
+        self._nested: Inbox | None = None
+        self._exports: list[Export] = []
+        self._ready: list[_Ready] = []
+        self._bound_to = 0  # the buffer's address when the exports were bound
+        self.inbox.moved = self._bind
+        self._spin_in_call = False
+        #: Whether `pd_log` waits for no answer. It does while loading, and in a batch, where the row that fails counts.
+        self._pipelines = False
+
+    def attach(self, hosts: HostCalls) -> None:
+        """Count and limit host calls by `hosts`."""
+        self._hosts = hosts
+
+    def open(self, requests: int, replies: int) -> None:
+        """Serve these pipes."""
+        self.inbox.open(requests)
+        self.outbox.open(replies)
+
+    # --- the loop ---
+
+    def serve(self) -> None:
+        """Until the supervisor leaves (`pipes.Leave`)."""
+        inbox, ready, guest, backstop, outbox = self.inbox, self._ready, self._guest, self.backstop, self.outbox
+        read, write, clock, spin_read = os_.read_nowait, os_.write_nowait, time.monotonic, inbox.spinner.read
+        unpack, pack, where = _CALL.unpack_from, _RESULT.pack_into, guest.where
+        call_kind, result_kind, least = m.CALL, m.RESULT, _CALL.size
+        reset = self._hosts.reset if self._hosts is not None and guest.calls_out else None
+        self._pipelines = True
+        replied = clock()
+        spin_until = replied + FIRST_SPIN_S
+        while True:
+            fd, at, size, view = inbox.target
+            got = -1
+            if not inbox.more:
+                got = read(fd, at, size)
+                if got < 0 and spin_until:
+                    got = spin_read(fd, at, size, spin_until)
+            if got >= least:
+                length, kind, number, flags, fuel, wall_us = unpack(view)
+            else:
+                kind = length = number = flags = fuel = wall_us = -1
+            now = clock()
+            if kind == call_kind and number < len(ready) and got == ready[number].request_bytes == length + 8:
+                export = ready[number]
+                if wall_us != backstop.wall_us or now > backstop.good_until:
+                    backstop.arm(wall_us, now)
+                self._spin_in_call = spin = bool(flags & 1)
+                if reset is not None:
+                    reset()
+                try:
+                    used = export.call(fuel)
+                except ENDINGS as exc:
+                    self._fail(exc)
+                else:
+                    pack(view, 0, export.reply_payload, result_kind, used, *where())
+                    done = write(outbox.target, at, export.reply_size)
+                    if done != export.reply_bytes:
+                        outbox.write_rest(view[max(done, 0) : export.reply_bytes])
+            else:
+                kind, length = inbox.complete(got, backstop.disarm)
+                now = clock()
+                spin = self._other(kind, length)
+            # From here on the supervisor is at work, too.
+            close = now - replied < CLOSE_S
+            replied = clock()
+            spin_until = replied + SPIN_S if spin and close else 0.0
+
+    def _other(self, kind: int, length: int) -> bool:
+        """Any request, the longer way; whether another may follow closely."""
+        payload = self.inbox.view[HEADER_BYTES : HEADER_BYTES + length]
+        if kind == m.CALL:
+            return self._call(length)
+        if kind == m.CALL_MANY:
+            return self._call_many(length)
+        if kind in (m.MEM_READ, m.MEM_WRITE):
+            self.outbox.write(self._memory(kind, payload))
+        elif kind == m.RESOLVE:
+            self.resolve(m.Resolve.decode(payload))  # the call is right behind it
+        elif kind != m.HOST_FAIL:  # that one came too late for the call that it was for
+            raise SystemExit(f"unexpected message kind {kind}")
+        return True
+
+    # --- requests ---
+
+    def resolve(self, request: m.Resolve) -> None:
+        """Number one more export."""
+        export = self._guest.resolve(request.name.decode("utf-8"))
+        # The buffers are sized by the real type; another one than the compiler found means that it was hostile.
+        if export is None or export.type != request.type or export.params is None or export.results is None:
+            raise SystemExit("an export is not what the compiler found")
+        self._exports.append(export)
+        # Results are written where arguments came: there must be room for the larger of the two.
+        self.inbox.reserve(_CALL_SLOTS + export.nslots * SLOT_BYTES)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Bind the exports that are not, or to where the buffer was."""
+        address = self.inbox.address
+        if address != self._bound_to:
+            self._ready.clear()
+            self._bound_to = address
+        for export in self._exports[len(self._ready) :]:
+            self._ready.append(_Ready(self._guest, export, address))
+
+    def _call(self, length: int) -> bool:
+        """One that came in pieces, was the first of its export, or is large."""
+        inbox, guest = self.inbox, self._guest
+        number, flags, fuel, wall_us = m.CALL_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
+        export = self._ready[number]
+        if HEADER_BYTES + length != export.request_bytes:
+            raise SystemExit("a call's slots do not match the export's type")
+        self._start(wall_us, flags)
+        try:
+            used = export.call(fuel)
+        except ENDINGS as exc:
+            self._fail(exc)
+        else:
+            _RESULT.pack_into(inbox.view, 0, export.reply_payload, m.RESULT, used, *guest.where())
+            self.outbox.write_rest(inbox.view[: export.reply_bytes])
+        return bool(flags & m.SPIN)
+
+    def _call_many(self, length: int) -> bool:
+        inbox, guest = self.inbox, self._guest
+        number, flags, fuel, wall_us, rows, width = m.CALL_MANY_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
+        export = self._exports[number]
+        if width != export.nslots or length != m.CALL_MANY_LAYOUT.size + rows * width * SLOT_BYTES:
+            raise SystemExit("a batch's slots do not match the export's type")
+        self._start(wall_us, flags)
+        self._pipelines = False
+        done, exc = guest.call_rows(export, inbox.address + _BATCH_SLOTS, rows, fuel)
+        self._pipelines = True
+        failure = None
+        if exc is not None:
+            if not isinstance(exc, ENDINGS):
+                raise exc
+            failure = error_message(exc, 0, guest.where())
+        size = m.RESULTS_LAYOUT.size + done * width * SLOT_BYTES
+        HEADER.pack_into(inbox.view, 0, size, m.RESULTS)
+        head = (guest.last_fuel, *guest.where(), done, width, failure is not None)
+        m.RESULTS_LAYOUT.pack_into(inbox.view, HEADER_BYTES, *head)
+        self.outbox.write_rest(inbox.view[: HEADER_BYTES + size])
+        if failure is not None:
+            self.outbox.write(failure.frame())
+        return bool(flags & m.SPIN)
+
+    def _start(self, wall_us: int, flags: int) -> None:
+        now = time.monotonic()
+        if wall_us != self.backstop.wall_us or now > self.backstop.good_until:
+            self.backstop.arm(wall_us, now)
+        self._spin_in_call = bool(flags & m.SPIN)
+        if self._hosts is not None and not flags & m.CONTINUED:
+            self._hosts.reset()
+
+    def _fail(self, exc: BaseException) -> None:
+        self.outbox.write(error_message(exc, self._guest.last_fuel, self._guest.where()).frame())
+
+    def _memory(self, kind: int, payload: memoryview) -> bytes:
+        guest = self._guest
+        try:
+            guest.find_memory()
+            size = guest.where()[1]
+            if kind == m.MEM_READ:
+                read = m.MemRead.decode(payload)
+                if read.offset + read.total > size:
+                    return m.Error(m.Failure.MEMORY).frame()
+                return m.MemData(guest.memory_read(read.offset, read.length)).frame()
+            write = m.MemWrite.decode(payload)
+            if write.offset + write.total > size:
+                return m.Error(m.Failure.MEMORY).frame()
+            guest.memory_write(write.offset, write.data)
+        except WasmError:
+            return m.Error(m.Failure.MEMORY).frame()
+        return m.MemDone().frame()
+
+    # --- host calls to the supervisor (hostcalls.Remote) ---
+
+    def bind(self, index: int, nargs: int, nresults: int, *, answered: bool) -> Ask:
+        """See `hostcalls.Remote`."""
+        if self._nested is None:
+            self._nested = Inbox()
+            self._nested.share(self.inbox)
+        inbox, outbox, where = self._nested, self.outbox, self._guest.where
+        request_bytes = _HOST_SLOTS + nargs
+        request = ctypes.create_string_buffer(request_bytes)
+        request_at = ctypes.c_void_p(ctypes.addressof(request))
+        slots_at = ctypes.c_void_p(ctypes.addressof(request) + _HOST_SLOTS)
+        request_size, args_size = ctypes.c_size_t(request_bytes), ctypes.c_size_t(nargs)
+        results_size, reply_bytes = ctypes.c_size_t(nresults), HEADER_BYTES + nresults
+        read, write, copy = os_.read_nowait, os_.write_nowait, os_.copy_bytes
+        clock, pack, unpack = time.monotonic, _HOST_CALL.pack_into, _HEADER.unpack_from
+
+        def ask(address: int, blobs: tuple[bytes, ...]) -> None:
+            kind = m.HOST_CALL if answered or not self._pipelines else m.HOST_LOG
+            first, second = (*blobs, b"", b"")[:2] if blobs else (b"", b"")
+            extra = len(first) + len(second)
+            pack(request, 0, request_bytes - 8 + extra, kind, index, nargs, len(first), len(second), *where())
+            copy(slots_at, address, args_size)
+            if extra:
+                outbox.write(b"".join((request, first, second)))
+            elif (done := write(outbox.target, request_at, request_size)) != request_bytes:
+                outbox.write_rest(memoryview(request).cast("B")[max(done, 0) :])
+            fd, at, size, view = inbox.target
+            got = read(fd, at, size)
+            if kind == m.HOST_LOG:
+                # Nothing is due. What may come is that an earlier one failed.
+                if got >= 0:
+                    self._failed_before(got)
+                return
+            if self._spin_in_call and got < 0:
+                got = inbox.spinner.read(fd, at, size, clock() + SPIN_S)
+            if got == reply_bytes and unpack(view) == (nresults, m.HOST_RETURN):
+                if nresults:
+                    copy(address, inbox.slots_at, results_size)
+            else:
+                self._await_return(got, address, nresults)
+
+        return ask
+
+    def _failed_before(self, got: int) -> None:
+        assert self._nested is not None
+        kind, _ = self._nested.complete(got)
+        if kind != m.HOST_FAIL:
+            raise SystemExit(f"unexpected message kind {kind} during a call")
+        raise RemoteFailed
+
+    def _await_return(self, got: int, address: int, nresults: int) -> None:
+        """The longer way: while its function runs, the supervisor may read and write the guest's memory."""
+        inbox = self._nested
+        assert inbox is not None
+        while True:
+            kind, length = inbox.complete(got)
+            payload = inbox.view[HEADER_BYTES : HEADER_BYTES + length]
+            if kind == m.HOST_RETURN and length == nresults:
+                ctypes.memmove(address, bytes(payload), nresults)
+                return
+            if kind == m.HOST_FAIL:
+                raise RemoteFailed
+            if kind not in (m.MEM_READ, m.MEM_WRITE):
+                raise SystemExit(f"unexpected message kind {kind} during a host call")
+            self.outbox.write(self._memory(kind, payload))
+            got = -1
+            if self._spin_in_call:
+                got = inbox.spin(time.monotonic() + SPIN_S)
