@@ -28,6 +28,7 @@ SERIES = (
     Series("isolated.func", 'Supervisor: add = instance.func("add"); add(1, 2)'),
     Series("isolated.call_many", f'Supervisor: instance.call_many("add", {_BATCH:,} rows of ints), per row'),
     Series("local.call", 'WasmtimeHost: instance.call("add", [I32(1), I32(2)])'),
+    Series("local.call_ints", 'WasmtimeHost: instance.call("add", [1, 2])'),
     Series("local.func", 'WasmtimeHost: add = instance.func("add"); add(1, 2)'),
     Series(
         "wasmtime.call",
@@ -38,18 +39,32 @@ SERIES = (
     Series("pipe.block", "bare pipe round trip, both ends blocking", short="bare pipe, blocking"),
 )
 
-_WARM = Bar(1.0, "issue 2")
+_WARM = Bar(0.30, "issue 4")
+_PIPE = Bar(2.2, "issue 4")
 
 ROWS = (
     Row("call.wasmtime", "isolated call", "isolated.call", "wasmtime.call", bar=_WARM),
     Row("call_ints.wasmtime", "isolated call, plain ints", "isolated.call_ints", "wasmtime.call", bar=_WARM),
     Row("func.wasmtime", "isolated func", "isolated.func", "wasmtime.call", bar=_WARM),
-    Row("call.hardening", "isolated call", "isolated.call", "isolated.call_off", bar=Bar(1.05, "issue 3")),
-    Row("call.pipe_spin", "isolated call", "isolated.call", "pipe.spin"),
+    Row("call.pipe_spin", "isolated call", "isolated.call", "pipe.spin", bar=_PIPE),
     Row("func.pipe_spin", "isolated func", "isolated.func", "pipe.spin"),
     Row("call.pipe_block", "isolated call", "isolated.call", "pipe.block"),
     Row("func.pipe_block", "isolated func", "isolated.func", "pipe.block"),
-    Row("call_many.wasmtime", "isolated call_many, per row", "isolated.call_many", "wasmtime.call"),
+    Row(
+        "call_many.wasmtime",
+        "isolated call_many, per row",
+        "isolated.call_many",
+        "wasmtime.call",
+        bar=Bar(0.09, "issue 4"),
+    ),
+    Row("call.hardening", "isolated call", "isolated.call", "isolated.call_off", bar=Bar(1.05, "issue 3")),
+    Row(
+        "local_call_ints.wasmtime",
+        "WasmtimeHost call, plain ints",
+        "local.call_ints",
+        "wasmtime.call",
+        bar=Bar(0.12, "issue 4"),
+    ),
     Row("local_call.wasmtime", "WasmtimeHost call", "local.call", "wasmtime.call"),
     Row("local_func.wasmtime", "WasmtimeHost func", "local.func", "wasmtime.call"),
 )
@@ -73,9 +88,10 @@ def _open() -> Iterator[Sequence[Contender]]:
 
         # What answers wrongly is not worth timing.
         expected = [I32(3)]
-        assert isolated.call("add", [I32(1), I32(2)]) == local.call("add", [I32(1), I32(2)]) == expected
+        for instance in (isolated, unhardened, local):
+            assert instance.call("add", [I32(1), I32(2)]) == instance.call("add", [1, 2]) == expected
         assert isolated_func(1, 2) == local_func(1, 2) == plain_call(store, 1, 2) == 3
-        assert isolated.call_many("add", rows)[-1] == [I32(_BATCH)]
+        assert isolated.call_many("add", rows) == [[I32(n + 1)] for n in range(_BATCH)]
 
         many = block("", lambda: isolated.call_many("add", rows), calls=1, lead_in=1)
         yield (
@@ -90,6 +106,7 @@ def _open() -> Iterator[Sequence[Contender]]:
             block("isolated.call_ints", lambda: isolated.call("add", [1, 2]), calls=_CALLS, lead_in=_LEAD_IN),
             lambda: {"isolated.call_many": many()[""] / _BATCH},
             block("local.call", lambda: local.call("add", [I32(1), I32(2)]), calls=_CALLS, lead_in=_LEAD_IN),
+            block("local.call_ints", lambda: local.call("add", [1, 2]), calls=_CALLS, lead_in=_LEAD_IN),
             block("local.func", lambda: local_func(1, 2), calls=_CALLS, lead_in=_LEAD_IN),
         )
 

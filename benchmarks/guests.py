@@ -1,8 +1,6 @@
 """The modules that are measured, and the same modules in plain wasmtime-py: the in-process rival.
 
-The rival's engine has the configuration that pdsandbox gives its own, as far as wasmtime-py can set it: fuel metered,
-no epochs, 512 KiB of stack, no parallel compilation. Its fuel is set once, so high that it never runs out: setting it
-for each call, as a service would have to, would only make the rival slower.
+The rival's engine is configured as pdsandbox configures its own (`naive.engine`). Its fuel is set once.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import wasmtime
 
 from pdsandbox import Limits
 
-FUEL_FOREVER = 2**63 - 1
+from .naive import FUEL_FOREVER, engine
 
 #: A call that does next to nothing, and one that never ends.
 ADD = """(module
@@ -54,14 +52,15 @@ def never_seen(wasm: bytes) -> bytes:
 
 
 def plain_engine() -> wasmtime.Engine:
-    """See the module's text."""
-    config = wasmtime.Config()
-    config.consume_fuel = True
-    config.epoch_interruption = False
-    config.parallel_compilation = False
-    config.debug_info = False
-    config.max_wasm_stack = Limits().stack_bytes
-    return wasmtime.Engine(config)
+    """An engine like pdsandbox's own."""
+    return engine(Limits().stack_bytes)
+
+
+def plain_store() -> wasmtime.Store:
+    """A store of such an engine, with fuel that never runs out."""
+    store = wasmtime.Store(plain_engine())
+    store.set_fuel(FUEL_FOREVER)
+    return store
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,6 @@ class Plain:
 
 def plain_add() -> Plain:
     """`ADD` in this process, the way wasmtime-py's own documentation shows."""
-    engine = plain_engine()
-    store = wasmtime.Store(engine)
-    store.set_fuel(FUEL_FOREVER)
-    instance = wasmtime.Instance(store, wasmtime.Module(engine, binary(ADD)), [])
+    store = plain_store()
+    instance = wasmtime.Instance(store, wasmtime.Module(store.engine, binary(ADD)), [])
     return Plain(store, instance.exports(store)["add"])

@@ -31,7 +31,7 @@ SERIES = (
     Series("start.python", "posix_spawn of `python -I -S -c pass` to waitpid", short="python -I -S -c pass"),
 )
 ROWS = (
-    Row("start_cold.python", "start to first answer", "start.cold", "start.python", bar=Bar(0.50, "issue 3")),
+    Row("start_cold.python", "start to first answer", "start.cold", "start.python", bar=Bar(0.45, "issue 4")),
     Row(
         "start_cold_off.python",
         "start to first answer, hardening off",
@@ -51,7 +51,7 @@ ROWS = (
         "start to first answer, spare ready",
         "start.spare",
         "start.python",
-        bar=Bar(0.20, "issue 2"),
+        bar=Bar(0.18, "issue 4"),
     ),
 )
 
@@ -114,4 +114,4 @@ def _open() -> Iterator[Sequence[Contender]]:
         yield (bare_python, both, spare.sample)
 
 
-GROUP = Group("starts", "worker starts", SERIES, ROWS, _open, rounds=200, quick_rounds=50)
+GROUP = Group("starts", "worker starts", SERIES, ROWS, _open, rounds=200, quick_rounds=35)
