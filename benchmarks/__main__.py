@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_OURS = {"click", "rich", "psutil", "wasmtime", "pdsandbox"}
+_OURS = {"click", "rich", "psutil", "wasmtime", "pdsandbox", "vt100wasm", "extism", "loky", "pebble"}
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import calls, compiling, deadlines, memory, spaced, starts
+from . import calls, compiling, deadlines, memory, peers, peerstarts, spaced, starts
 from .machine import Load, machine, versions
 from .measure import Group, Unmeasurable, take
 from .report import build
@@ -30,6 +30,8 @@ GROUPS: tuple[Group, ...] = (
     starts.GROUP,
     deadlines.GROUP,
     compiling.GROUP,
+    peers.GROUP,
+    peerstarts.GROUP,
 )
 # The bar moves between rounds only, and no more often than an eye can follow.
 _REFRESH_S = 0.2

@@ -18,7 +18,7 @@ pytest.importorskip("click", reason="the harness needs click: pip install -e '.[
 pytest.importorskip("rich", reason="the harness needs rich: pip install -e '.[bench]'")
 
 ROOT = Path(__file__).parent.parent
-# What is measured takes some 4 s; a busy machine may need many times that.
+# What is measured takes some 12 s; a busy machine may need many times that.
 PATIENCE_S = 100
 
 # key: whether an issue sets it a bar
@@ -50,6 +50,24 @@ ROWS = {
     "compile_small.wasmtime": False,
     "compile_large.wasmtime": False,
     "compile_cached.wasmtime": False,
+    "peer.wasmtime": False,
+    "peer.extism": False,
+    "peer.extism_limited": False,
+    "peer.pipe": False,
+    "peer.pool": False,
+    "peer.pebble": False,
+    "peer.futures": False,
+    "peer.loky": False,
+    "peerstart.wasmtime": False,
+    "peerstart.extism": False,
+    "peerstart.pipe_fork": False,
+    "peerstart.pebble_fork": False,
+    "peerstart.futures_fork": False,
+    "peerstart.futures_spawn": False,
+    "peerstart.loky": False,
+    "peerstart.script": False,
+    "peerstart_supervisor.futures_spawn": False,
+    "peerstart_supervisor.script": False,
 }
 SUMMARY = {"n", "mean", "min", "p25", "p50", "p75", "p90", "p99", "max"}
 
