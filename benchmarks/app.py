@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import calls, compiling, deadlines, memory, peers, peerstarts, spaced, starts
+from . import calls, compiling, deadlines, memory, onecore, peers, peerstarts, spaced, starts
 from .machine import Load, machine, versions
 from .measure import Group, Unmeasurable, take
 from .report import build
@@ -26,6 +26,7 @@ from .table import show
 GROUPS: tuple[Group, ...] = (
     memory.GROUP,
     calls.GROUP,
+    onecore.GROUP,
     spaced.GROUP,
     starts.GROUP,
     deadlines.GROUP,
