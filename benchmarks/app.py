@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import calls, compiling, deadlines, memory, onecore, peers, peerstarts, spaced, starts
+from . import calls, compiling, deadlines, hosting, memory, onecore, peers, peerstarts, spaced, starts
 from .machine import Load, machine, versions
 from .measure import Group, Unmeasurable, take
 from .report import build
@@ -28,6 +28,7 @@ GROUPS: tuple[Group, ...] = (
     calls.GROUP,
     onecore.GROUP,
     spaced.GROUP,
+    hosting.GROUP,
     starts.GROUP,
     deadlines.GROUP,
     compiling.GROUP,
