@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import calls, compiling, deadlines, hosting, memory, onecore, peers, peerstarts, spaced, starts
+from . import bulk, calls, compiling, deadlines, hosting, memory, onecore, peers, peerstarts, spaced, starts
 from .machine import Load, machine, versions
 from .measure import Group, Unmeasurable, take
 from .report import build
@@ -29,6 +29,8 @@ GROUPS: tuple[Group, ...] = (
     onecore.GROUP,
     spaced.GROUP,
     hosting.GROUP,
+    bulk.GROUP,
+    bulk.PIPE_GROUP,
     starts.GROUP,
     deadlines.GROUP,
     compiling.GROUP,
