@@ -17,6 +17,7 @@ from .text import quoted
 __all__ = [
     "UNLIMITED",
     "FuelMeter",
+    "as_buffer",
     "as_data",
     "check_name",
     "check_range",
@@ -81,11 +82,22 @@ def as_data(data: object) -> bytes:
         raise CallError(f"memory_write takes bytes, not {type(data).__name__}") from None
 
 
-def plain_func(name: str, type_: FuncType, call: Callable[[Sequence[Any]], Any]) -> Callable[..., Any]:
-    """The callable that `instance.func(name)` returns; `call` takes and gives plain values."""
+def as_buffer(buffer: object) -> memoryview:
+    """What `memory_read_into` fills, as bytes; CallError for what cannot be written to in one piece."""
+    try:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+    except TypeError:
+        raise CallError(f"memory_read_into takes a writable buffer, not {type(buffer).__name__}") from None
+    if view.readonly or not view.c_contiguous:
+        raise CallError(f"memory_read_into takes a writable, contiguous buffer; this {type(buffer).__name__} is not")
+    return view.cast("B")
+
+
+def plain_func(name: str, type_: FuncType, call: Callable[..., Any]) -> Callable[..., Any]:
+    """The callable that `instance.func(name)` returns; `call(name, arguments, fuel, wall_s, plain)` makes the call."""
 
     def function(*args: Any) -> Any:
-        return call(args)
+        return call(name, args, None, None, True)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The guest's export {quoted(name)}: {type_}."

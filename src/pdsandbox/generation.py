@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["current"]
+__all__ = ["now"]
 
-_generation = 0
-
-
-def current() -> int:
-    """A number that changes in a forked child."""
-    return _generation
+#: A number that changes in a forked child. Read it as `generation.now`.
+now = 0
 
 
 def _bump() -> None:
-    global _generation
-    _generation += 1
+    global now
+    now += 1
 
 
 os.register_at_fork(after_in_child=_bump)

@@ -90,6 +90,11 @@ class WasmInstance(abc.ABC):
         """`length` bytes at `offset` of the exported memory; MemoryAccessError outside it or without one."""
 
     @abc.abstractmethod
+    def memory_read_into(self, offset: int, buffer: Any) -> int:
+        """Fill all of `buffer` (writable and contiguous, such as a bytearray) with the memory at `offset`, or nothing;
+        how many bytes that were. MemoryAccessError as for `memory_read`."""
+
+    @abc.abstractmethod
     def memory_write(self, offset: int, data: bytes) -> None:
         """Write all of `data` at `offset`, or nothing: MemoryAccessError outside the memory or without one."""
 

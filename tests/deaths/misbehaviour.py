@@ -76,7 +76,7 @@ def reply_pipe() -> int:
     outbox = sys.modules["pdsandbox.worker.pipes"].Outbox
     gc.unfreeze()  # what was made before the fork is hidden from the collector
     (found,) = (thing for thing in gc.get_objects() if type(thing) is outbox)
-    return int(found._fd)
+    return int(found.fd)
 
 
 def misbehave(kind: str, replies: int, frame: bytes = struct.pack(HEADER, 24, RESULT) + bytes(24)) -> NoReturn:

@@ -17,78 +17,19 @@ import signal
 import socket
 import struct
 import termios
-import time
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
+from .transfer import Spinner as Spinner
+from .transfer import address_of as address_of
+from .transfer import copy_bytes as copy_bytes
+from .transfer import copy_process as copy_process
+from .transfer import give_way as give_way
+from .transfer import new_bytes as new_bytes
+from .transfer import read_nowait as read_nowait
+from .transfer import write_nowait as write_nowait
 
-# Non-blocking reads and writes on pipes take well under a microsecond. Releasing the GIL around them makes 32
-# threads convoy (17-23k calls/s instead of 70-100k), so these two keep it. errno is not looked at: whoever gets
-# -1 repeats the call through `os`, which raises.
 _keeping_gil = ctypes.PyDLL(None)
-read_nowait = _keeping_gil["read"]
-read_nowait.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
-read_nowait.restype = ctypes.c_ssize_t
-write_nowait = _keeping_gil["write"]
-write_nowait.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
-write_nowait.restype = ctypes.c_ssize_t
-#: memcpy, for few bytes.
-copy_bytes = _keeping_gil["memcpy"]
-copy_bytes.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-copy_bytes.restype = None
-# While spinning: whoever is waited for may be on this very core. Keeps the GIL, as the two above.
-yield_core = _keeping_gil["sched_yield"]
-yield_core.argtypes = ()
-# Releases the GIL: whoever was just woken on this core runs now, and not after our time slice.
-give_way = ctypes.CDLL(None)["sched_yield"]
-give_way.argtypes = ()
-
-
-class Spinner:
-    """Tries to read for a while before its user blocks, as long as that pays.
-
-    After a try in vain the next 1, 2, 4, … 64 are left out: whoever is waited for takes longer, or has no core.
-
-    Who has a core of its own answers a short call within some reads, and sched_yield, which takes as long as a read,
-    would only delay what comes meanwhile. On a shared core nothing comes before sched_yield. Which of the two it is
-    shows: on a shared core a message comes late, or with the first read after a sched_yield. Two that spin there would
-    stay there (the scheduler finds a place for who wakes up, and seldom moves who runs), so one in 8 blocks.
-    """
-
-    __slots__ = ("_in_vain", "_patience", "_shared", "_skip")
-
-    def __init__(self) -> None:
-        self._patience = PATIENT_READS
-        self._shared = self._in_vain = self._skip = 0
-
-    def read(self, fd: Any, address: Any, size: Any, until: float) -> int:
-        """`read_nowait` until it gives something or time.monotonic says `until`; -1: then, or without trying."""
-        if self._skip:
-            self._skip -= 1
-            return -1
-        reads, patience, clock, read = 0, self._patience, time.monotonic, read_nowait
-        got = -1
-        while got < 0 and clock() < until:
-            reads += 1
-            if reads > patience:
-                yield_core()
-            got = read(fd, address, size)
-        if got < 0:
-            self._skip = self._in_vain = min(64, 2 * self._in_vain or 1)
-            return -1
-        self._in_vain = 0
-        if 1 < reads <= PATIENT_READS:
-            self._patience, self._shared = PATIENT_READS, 0
-        elif reads > patience:
-            self._patience = 0
-            self._shared += 1
-            if self._shared == 8:
-                self._shared, self._skip = 0, 1
-        return int(got)
-
-
-#: Reads (0.6 us each) before the first sched_yield. A warm call is answered after 3 us.
-PATIENT_READS: Final = 12
+PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
@@ -196,6 +137,15 @@ def unread_bytes(fd: int) -> int:
     count = ctypes.c_int()
     fcntl.ioctl(fd, termios.FIONREAD, count)
     return count.value
+
+
+def pidfd_reaped(pidfd: int) -> bool:
+    """Whether the process has ended and its parent has collected it: only then may its pid be another's."""
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def memfd(name: str) -> int:

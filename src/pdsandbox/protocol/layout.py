@@ -49,6 +49,8 @@ HOST_CALL_LAYOUT: Final = struct.Struct("<IIIIQQ")  # index, bytes of slots, of 
 SPIN: Final = 1
 #: CALL_MANY flag: one more message of the same batch, so the limits of a call go on counting.
 CONTINUED: Final = 2
+#: CALL flag: say in RESULT and HOST_CALL where the guest's memory is; without it they may say zeros.
+WHERE: Final = 4
 
 #: What a worker or compiler may send beside data: names, an error, a type. Data is capped by what was asked for.
 SMALL_CAP: Final = 1 << 20

@@ -41,6 +41,7 @@ from .layout import RESULTS as RESULTS
 from .layout import RESULTS_LAYOUT as RESULTS_LAYOUT
 from .layout import SMALL_CAP as SMALL_CAP
 from .layout import SPIN as SPIN
+from .layout import WHERE as WHERE
 from .layout import Failure as Failure
 from .layout import Message as Message
 from .layout import Where as Where

@@ -290,6 +290,12 @@ class Guest:
         """Look the exported memory up, which `where` does not do."""
         self._find_memory()
 
+    def find_memory_soon(self) -> None:
+        """The same if it is called "memory": then that takes a microsecond."""
+        extern = ctypes.create_string_buffer(capi.EXTERN_BYTES)
+        if self._memory is None and self._export_get(b"memory", extern) and extern.raw[0] == capi.EXTERN_MEMORY:
+            self._found(extern)
+
     def where(self) -> tuple[int, int]:
         """(address, bytes) of the exported memory now; zeros without one, and before anything looked it up."""
         if not self._memory_at.value:
@@ -306,6 +312,12 @@ class Guest:
         if length > _STRING_AT_MAX:
             return (ctypes.c_char * length).from_address(address).raw
         return string_at(address, length)
+
+    def memory_read_into(self, offset: int, view: memoryview) -> None:
+        """Fill `view`, writable bytes; MemoryAccessError as for `memory_read`."""
+        address, size = self._checked(offset, len(view)), len(view)
+        if size:
+            memmove(addressof((ctypes.c_char * size).from_buffer(view)), address, size)
 
     def memory_write(self, offset: int, data: bytes) -> None:
         """All of `data` or nothing; MemoryAccessError outside the memory or without one."""
@@ -343,8 +355,13 @@ class Guest:
                     found = self._export_get(item.name.encode(), extern) and extern.raw[0] == capi.EXTERN_MEMORY
                     break
         self._memory = extern
-        self._memory_at.value = addressof(extern) + capi.EXTERN_OF if found else None
+        if found:
+            self._found(extern)
         return found
+
+    def _found(self, extern: ctypes.Array[ctypes.c_char]) -> None:
+        self._memory = extern
+        self._memory_at.value = addressof(extern) + capi.EXTERN_OF
 
     def close(self) -> None:
         """Delete the store and all in it. Not while a call runs. Twice is allowed."""

@@ -12,7 +12,17 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..calls import FuelMeter, as_data, check_name, check_range, encode_rows, no_export, plain_func, unsupported
+from ..calls import (
+    FuelMeter,
+    as_buffer,
+    as_data,
+    check_name,
+    check_range,
+    encode_rows,
+    no_export,
+    plain_func,
+    unsupported,
+)
 from ..errors import CallError, Cause, WasmError, WorkerCrashed
 from ..imports import InWorker, Offer, WasmImports
 from ..interfaces import WasmInstance
@@ -94,10 +104,10 @@ class LocalInstance(WasmInstance):
         wall_s: float | None = None,
     ) -> list[WasmVal]:
         """Call the export `func`; see `WasmInstance`. `wall_s` cannot be kept here: CallError."""
-        values: list[WasmVal] = self._call(func, args, fuel, wall_s, plain=False)
+        values: list[WasmVal] = self._call(func, args, fuel, wall_s, False)
         return values
 
-    def _call(self, func: str, args: Any, fuel: int | None, wall_s: object, *, plain: bool) -> Any:
+    def _call(self, func: str, args: Any, fuel: int | None, wall_s: object, plain: bool) -> Any:
         """The one call path: a list of WasmVals, or if `plain` what `func` returns."""
         if wall_s is not None:
             raise _no_clock()
@@ -193,8 +203,7 @@ class LocalInstance(WasmInstance):
         with self._lock:
             self._usable()
             type_ = self._bind(name).type
-        invoke = self._call
-        return plain_func(name, type_, lambda args: invoke(name, args, None, None, plain=True))
+        return plain_func(name, type_, self._call)
 
     def memory_read(self, offset: int, length: int) -> bytes:
         """`length` bytes at `offset` of the exported memory."""
@@ -203,6 +212,16 @@ class LocalInstance(WasmInstance):
         with self._lock:
             self._usable()
             return self._guest.memory_read(start, size)
+
+    def memory_read_into(self, offset: int, buffer: Any) -> int:
+        """Fill `buffer` with the exported memory at `offset`."""
+        view = as_buffer(buffer)
+        start, size = check_range(offset, len(view))
+        self._refuse_reentry()
+        with self._lock:
+            self._usable()
+            self._guest.memory_read_into(start, view)
+        return size
 
     def memory_write(self, offset: int, data: bytes) -> None:
         """Write all of `data` at `offset`, or nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from ..externs import FuncType
 from ..protocol import messages as m
@@ -28,15 +28,15 @@ class Export:
 
     pack      writes a whole CALL, plain integers included, checking them; None where there are floats
     unpack    reads a whole RESULT: length, kind, fuel, memory base, memory bytes, raw values
-    plain     makes what `func` returns of these; None where there are floats
+    one       makes the WasmVal of the only result, where that is an integer; else None
     """
 
     __slots__ = (
         "call_head",
         "number",
+        "one",
         "pack",
         "params",
-        "plain",
         "reply_bytes",
         "reply_payload",
         "request_bytes",
@@ -66,16 +66,7 @@ class Export:
         if self.params.plain_struct is not None:
             self.pack = struct.Struct(_CALL + self.params.fields).pack_into
         self.unpack = struct.Struct(_RESULT + self.results.fields).unpack_from
-        self.plain: Callable[[tuple[Any, ...]], Any] | None = None
-        if self.results.plain_struct is not None:
-            self.plain = _PLAIN[min(2, self.results.count)]
-
-
-_PLAIN: Final[tuple[Callable[[tuple[Any, ...]], Any], ...]] = (
-    lambda _fields: None,
-    lambda fields: fields[FIELDS],
-    lambda fields: fields[FIELDS:],
-)
+        self.one = self.results.make_one if self.results.plain_struct is not None else None
 
 
 class Spin:

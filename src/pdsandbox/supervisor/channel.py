@@ -14,7 +14,7 @@ import os
 import select
 import time
 from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from ..errors import RssExceeded, WasmError
 from ..platform import os_
@@ -28,7 +28,7 @@ from .handle import Handle
 BUFFER_BYTES: Final = 8 << 10
 # Requests of most signatures fit; longer ones are sent piece by piece.
 OUT_BYTES: Final = 1 << 10
-# A reply that comes at all fast comes within this: a warm call takes 6 us, and the wake-up that is saved some 50.
+# Longer than a fast answer takes (6 us for a warm call), shorter than the wake-up that is saved (some 50).
 SPIN_S: Final = 40e-6
 # A process that exits closes its pipes last, some microseconds before it has ended; one that only closes them breaks
 # the protocol.
@@ -39,16 +39,15 @@ LEAST_GRACE_S: Final = 0.2
 INTERRUPT_GRACE_S: Final = 0.1
 
 
-#: `exchange` could not write all of a request: this, less the bytes that it wrote.
-NOT_SENT: Final = -2
-
-
 class Channel:
     """See the module's text.
 
     cap          the largest payload to accept, set by each operation
-    out          a buffer to make a request in; `exchange` sends it
+    out          a buffer to make a request in
     view         the buffer that replies are read into
+    reading, writing, out_at, spin
+                 for who does without `send` and `receive`: arguments of `os_.read_nowait` and `os_.write_nowait`, made
+                 once, and `Spinner.read`
     held         whether bytes were read that `receive` has not given out yet
     interrupted  whether the guest was asked to stop at this operation's deadline; the holder of the turn resets it
     """
@@ -60,14 +59,14 @@ class Channel:
         self._block: Any = ctypes.create_string_buffer(BUFFER_BYTES)
         self.view = memoryview(self._block).cast("B")
         # Arguments of `os_.read_nowait` and `os_.write_nowait`, made once.
-        self._reading = (
+        self.reading = (
             ctypes.c_int(handle.ends.replies),
             ctypes.c_void_p(ctypes.addressof(self._block)),
             ctypes.c_size_t(BUFFER_BYTES),
         )
-        self._writing = ctypes.c_int(handle.ends.requests)
+        self.writing = ctypes.c_int(handle.ends.requests)
         self.out = memoryview(b"")
-        self._out_at = ctypes.c_void_p()
+        self.out_at = ctypes.c_void_p()
         self.reserve(OUT_BYTES)
         self._frames = FrameReader(m.SMALL_CAP)
         self._poll = select.poll()
@@ -77,7 +76,7 @@ class Channel:
         self._last_words.register(handle.ends.replies, select.POLLIN)
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
-        self._spinner = os_.Spinner()
+        self.spin = os_.Spinner().read
         self.held = False
         self.interrupted = False
 
@@ -86,34 +85,17 @@ class Channel:
         if size > len(self.out):
             block: Any = ctypes.create_string_buffer(size)
             self.out = memoryview(block).cast("B")
-            self._out_at.value = ctypes.addressof(block)
+            self.out_at.value = ctypes.addressof(block)
 
-    # --- the fast way: a request that is there whole, and a reply that comes whole and soon ---
-
-    def exchange(self, size: Any, nbytes: int, *, spin: bool) -> int:
-        """Write the `nbytes` bytes of `out` (`size` is that as a c_size_t); how many bytes of a reply are in `view`.
-
-        Below zero: none came while it was worth spinning for. `resume` goes on from either. None of the two looks at
-        deadlines or at what was read.
-        """
-        read, reading = os_.read_nowait, self._reading
-        done = os_.write_nowait(self._writing, self._out_at, size)
-        if done != nbytes:
-            return NOT_SENT - max(int(done), 0)
-        got: int = read(*reading)
-        if got < 0 and spin:
-            # The GIL is kept: giving it up for each read would make every other thread's call wait for ours.
-            got = self._spinner.read(*reading, time.monotonic() + SPIN_S)
-        return got
-
-    def resume(self, got: int, kind: int, nbytes: int, watch: monitor.Watch) -> None:
-        """Take over what `exchange` returned for a request of `kind`: `receive` goes on."""
+    def resume(self, kind: int, nbytes: int, done: int, got: int, watch: monitor.Watch) -> None:
+        """Take over from `Conversation.call`: a request of `kind` stands in `out`, `nbytes` long, of which a first try
+        wrote `done` (below zero: none), and a first read put `got` bytes of the answer into `view`. Then `receive`."""
         self.orders.advance(kind)
         if got > 0:
             self._frames.feed(self.view[:got])
             self.held = True
-        elif got <= NOT_SENT:
-            self._send_rest(self.out[NOT_SENT - got : nbytes], watch)
+        if done != nbytes:
+            self._send_rest(self.out[max(done, 0) : nbytes], watch)
 
     # --- sending ---
 
@@ -123,7 +105,7 @@ class Channel:
         if self.held and self._frames.buffered and kind not in (m.LOAD, m.HOST_FAIL):
             raise self.handle.condemn(monitor.broke_protocol("it said more than it was asked"))
         size = len(frame)
-        done = os_.write_nowait(self._writing, frame, size)
+        done = os_.write_nowait(self.writing, frame, size)
         if done != size:
             self._send_rest(memoryview(frame)[max(done, 0) :], watch)
 
@@ -134,7 +116,7 @@ class Channel:
             raise self.handle.condemn(monitor.broke_protocol("it said more than it was asked"))
         HEADER.pack_into(self.out, 0, payload_bytes, kind)
         size = HEADER_BYTES + payload_bytes
-        done = os_.write_nowait(self._writing, self._out_at, size)
+        done = os_.write_nowait(self.writing, self.out_at, size)
         if done != size:
             self._send_rest(self.out[max(done, 0) : size], watch)
 
@@ -170,11 +152,11 @@ class Channel:
 
     def _receive(self, watch: monitor.Watch, spin: bool) -> tuple[int, memoryview | bytes]:
         if not self.held:
-            read, reading = os_.read_nowait, self._reading
+            read, reading = os_.read_nowait, self.reading
             got = read(*reading)
             if got < 0:
                 if spin:
-                    got = self._spinner.read(*reading, time.monotonic() + SPIN_S)
+                    got = self.spin(*reading, time.monotonic() + SPIN_S)
                 if got < 0:
                     self._wait(self._poll, self._replies, watch)
                     got = read(*reading)
@@ -183,7 +165,7 @@ class Channel:
                 if got == HEADER_BYTES + length:
                     return kind, self.view[HEADER_BYTES:got]
             if got == 0:
-                self._ended(watch)
+                raise self.ended(watch)
             if got > 0:
                 self._frames.feed(self.view[:got])
         found = self._receive_pieces(watch)
@@ -205,13 +187,14 @@ class Channel:
                 self._wait(self._poll, self._replies, watch)
                 continue
             if not data:
-                self._ended(watch)
+                raise self.ended(watch)
             frames.feed(self.view[:data])
 
-    def _ended(self, watch: monitor.Watch) -> NoReturn:
+    def ended(self, watch: monitor.Watch) -> WasmError:
+        """The worker has closed its pipes, or ended: the verdict."""
         now = time.monotonic()
         # Up to the deadline, but not so short that a process on its way out is taken for one that lives on.
-        raise self.handle.post_mortem(now, min(END_GRACE_S, max(LEAST_GRACE_S, watch.deadline - now)))
+        return self.handle.post_mortem(now, min(END_GRACE_S, max(LEAST_GRACE_S, watch.deadline - now)))
 
     def decode(self, cls: type[Any], payload: memoryview | bytes) -> Any:
         """The message of class `cls` in `payload`; the verdict when there is none."""
@@ -247,7 +230,7 @@ class Channel:
                 # It may have said its last words after poll looked at the pipe and before it looked at the pidfd.
                 if fd == self._replies and self._last_words.poll(0):
                     return
-                self._ended(watch)
+                raise self.ended(watch)
             if verdict is not None:
                 if not self._interrupt(watch):
                     raise handle.condemn(verdict)

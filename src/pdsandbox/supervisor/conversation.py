@@ -27,7 +27,7 @@ from ..slots import SLOT_BYTES
 from ..values import WasmVal
 from . import monitor
 from .calling import FIELDS, Export, Spin
-from .channel import Channel
+from .channel import SPIN_S, Channel
 from .housekeeper import Housekeeper
 from .memory import RemoteMemory
 from .serving import Serving
@@ -37,6 +37,10 @@ _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at mo
 CLOSE_S: Final = 1e-3
 # A sample of resident memory takes 4 us: at most 0.4 % of the time.
 LOOK_S: Final = 1e-3
+_CALL: Final = m.CALL
+_RESULT: Final = m.RESULT
+_read: Final = os_.read_nowait
+_write: Final = os_.write_nowait
 
 
 class Conversation:
@@ -79,12 +83,12 @@ class Conversation:
 
         `call`: it is one that runs guest code in an instance that stands, so that it can be interrupted.
         """
-        self._prepare(started, wall_s)
-        watch = self._watch(started, wall_s, call=call)
+        self.prepare(started, wall_s)
+        watch = self.watch(started, wall_s, call=call)
         self.busy = True
         return watch
 
-    def _prepare(self, started: float, wall_s: float | None) -> None:
+    def prepare(self, started: float, wall_s: float | None) -> None:
         """What an operation needs now and then: CPU time allowed, resident memory looked at."""
         handle = self.handle
         if wall_s is None or started + 1.5 * wall_s > handle.cpu_until:
@@ -94,7 +98,7 @@ class Conversation:
         self._wall_s, self._wall_us = wall_s, _micros(wall_s)
         self._calm_until = min(self._looked_at + LOOK_S, handle.cpu_until - 1.5 * (wall_s or 0.0))
 
-    def _watch(self, started: float, wall_s: float | None, *, call: bool) -> monitor.Watch:
+    def watch(self, started: float, wall_s: float | None, *, call: bool = False) -> monitor.Watch:
         """From now on somebody may have to wait: the limits of the operation that began at `started`."""
         deadline = math.inf if wall_s is None else started + wall_s
         watch = monitor.Watch(wall_s, deadline, self._limits.rss_bytes, call and self._interruptible)
@@ -163,57 +167,68 @@ class Conversation:
         return Export(self._numbered, type_, name)
 
     def call(
-        self, export: Export, args: Any, started: float, wall_s: float | None, fuel: int | None, *, plain: bool
+        self, export: Export, args: Any, started: float, wall_s: float | None, fuel: int | None, plain: bool
     ) -> Any:
         """One call, begun at `started`: a list of WasmVals, or if `plain` what `func` returns.
 
         While calls follow each other closely, it is one write, a few reads and one unpacking. Whatever else happens
         goes on in `_finish`.
         """
-        channel, meter, running = self._channel, self.fuel, self._running
+        channel, meter, memory, running = self._channel, self.fuel, self.memory, self._running
         if started > self._calm_until or wall_s != self._wall_s:
-            self._prepare(started, wall_s)
-        budget = meter.plain if fuel is None and meter.plain is not None else meter.begin(fuel)
+            self.prepare(started, wall_s)
+        unshared = meter.plain if fuel is None else None
+        budget = meter.begin(fuel) if unshared is None else unshared
         spin = started - self._called_at < CLOSE_S and len(running) < self._most
-        out, params = channel.out, export.params
-        head = (export.request_payload, m.CALL, export.number, spin, budget, self._wall_us)
+        flags = spin | memory.flag
+        out, nbytes, head = channel.out, export.request_bytes, export.request_payload
         try:
-            if channel.held or export.unresolved is not None or len(out) < export.request_bytes or not export.pack:
+            if channel.held or export.pack is None or export.unresolved is not None or nbytes > len(out):
                 raise TypeError
-            export.pack(out, 0, *head, *(args if plain else params.raw(args)))
+            raw = args if plain else export.params.raw(args)
+            export.pack(out, 0, head, _CALL, export.number, flags, budget, self._wall_us, *raw)
         except (struct.error, TypeError):
             # Wrong arguments, floats, a first call, or a very long one.
-            return self._call_at_length(export, params.encode(args), head, started, wall_s, plain=plain)
+            data = export.params.encode(args)
+            watch = self._send_at_length(export, data, flags, budget, started, wall_s)
+            return self._finish(export, budget, watch, spin=spin, plain=plain)
         self.busy = True
         running.add(self.handle)
         self._called_at = started
-        got = channel.exchange(export.request_size, export.request_bytes, spin=spin)
+        # What follows is `Channel.send` and `Channel.receive` for a worker that is there and answers soon. The GIL is
+        # kept: giving it up for every read would make every other thread's call wait for ours.
+        reading = channel.reading
+        done = _write(channel.writing, channel.out_at, export.request_size)
+        got = _read(*reading)
+        if got < 0 and spin and done == nbytes:
+            got = channel.spin(*reading, started + SPIN_S)
         if got == export.reply_bytes:
             fields = export.unpack(channel.view)
-            if fields[0] == export.reply_payload and fields[1] == m.RESULT and fields[2] <= budget:
+            if fields[0] == export.reply_payload and fields[1] == _RESULT and fields[2] <= budget and done == nbytes:
                 running.discard(self.handle)
-                if fuel is None and meter.plain is not None:
-                    meter.used += fields[2]
-                else:
+                if unshared is None:
                     meter.settle(fields[2])
-                self.memory.where = fields[3], fields[4]
+                else:
+                    meter.used += fields[2]
+                memory.where = fields[3:FIELDS]
                 self.busy = False
-                return self._values(export, fields, plain=plain)
-        watch = self._watch(started, wall_s, call=True)
-        channel.resume(got, m.CALL, export.request_bytes, watch)
+                if export.one is not None:
+                    return fields[FIELDS] if plain else [export.one(fields[FIELDS])]
+                return export.results.plain(fields[FIELDS:]) if plain else export.results.make(fields[FIELDS:])
+        watch = self.watch(started, wall_s, call=True)
+        channel.resume(m.CALL, nbytes, done, got, watch)
         return self._finish(export, budget, watch, spin=spin, plain=plain)
 
-    def _call_at_length(
-        self, export: Export, data: bytes, head: tuple[int, ...], started: float, wall_s: float | None, *, plain: bool
-    ) -> Any:
-        spin, budget = bool(head[3]), head[4]
-        watch = self._watch(started, wall_s, call=True)
+    def _send_at_length(
+        self, export: Export, data: bytes, flags: int, budget: int, started: float, wall_s: float | None
+    ) -> monitor.Watch:
+        watch = self.watch(started, wall_s, call=True)
         self.busy = True
         self._running.add(self.handle)
         self._called_at = started
-        frame = b"".join((export.call_head, m.CALL_LAYOUT.pack(*head[2:]), data))
-        self._send(export, m.CALL, frame, watch)
-        return self._finish(export, budget, watch, spin=spin, plain=plain)
+        head = m.CALL_LAYOUT.pack(export.number, flags, budget, self._wall_us)
+        self._send(export, m.CALL, b"".join((export.call_head, head, data)), watch)
+        return watch
 
     def _finish(self, export: Export, budget: int, watch: monitor.Watch, *, spin: bool, plain: bool) -> Any:
         """Wait for the reply to a CALL, serving host calls meanwhile."""
@@ -226,29 +241,18 @@ class Conversation:
             raise self._stopped(kind, payload, budget, watch)
         if kind != m.RESULT or len(payload) != export.reply_payload:
             raise self._failure(kind, payload, budget)
-        fields = (
-            0,
-            0,
-            *m.RESULT_LAYOUT.unpack_from(payload),
-            *export.results.raw_values(payload, m.RESULT_LAYOUT.size),
-        )
-        self._settle(fields[2], budget)
-        self.memory.where = fields[3], fields[4]
+        used, *where = m.RESULT_LAYOUT.unpack_from(payload)
+        raws = export.results.raw_values(payload, m.RESULT_LAYOUT.size)
+        self._settle(used, budget)
+        self.memory.where = tuple(where)
         self.busy = False
         if self.serving.error is not None:  # of a pd_log, after which the guest made no host call any more
             raise self.serving.take_error()
-        return self._values(export, fields, plain=plain)
+        return export.results.plain(raws) if plain else export.results.make(raws)
 
     def stop_running(self) -> None:
         """Whoever left an operation in the middle runs no longer."""
         self._running.discard(self.handle)
-
-    @staticmethod
-    def _values(export: Export, fields: tuple[Any, ...], *, plain: bool) -> Any:
-        if plain:
-            return export.plain(fields) if export.plain is not None else export.results.plain(fields[FIELDS:])
-        make = export.results.make_one
-        return [make(fields[FIELDS])] if make is not None else export.results.make(fields[FIELDS:])
 
     def _send(self, export: Export, kind: int, frame: bytes, watch: monitor.Watch) -> None:
         """`frame`, in one write with RESOLVE if the worker does not know the export yet."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import os
 import signal
 import socket
@@ -318,6 +319,14 @@ class Handle:
         """The verdict on a worker that failed as one does for want of memory: when the last sample stood at
         RLIMIT_DATA."""
         return monitor.at_ceiling(os_.data_of(self._sample), self._ceiling, watch)
+
+    def copy_memory(self, local: int, remote: int, size: int, *, write: bool = False) -> int:
+        """`copy_process` of this worker, which must have been told to wait; OSError, ESRCH once it has ended."""
+        # Under the lock its end cannot be acknowledged, so that the pid stays its own.
+        with self._lock:
+            if self.pid is None or self.pidfd < 0 or os_.pidfd_reaped(self.pidfd):
+                raise ProcessLookupError(errno.ESRCH, "the worker has ended")
+            return os_.copy_process(self.pid, local, remote, size, write=write)
 
     def read_nothing(self, sent: int) -> bool:
         """Whether all `sent` bytes of the only thing that was ever said to it are still in the request pipe."""

@@ -39,7 +39,7 @@ class Housekeeper:
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick = tick
-        self.generation = generation.current()
+        self.generation = generation.now
         self._wake = os_.above_std(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
@@ -194,5 +194,5 @@ running: set[Housekeeper] = set()
 @atexit.register
 def _stop_running() -> None:
     for housekeeper in list(running):
-        if housekeeper.generation == generation.current():
+        if housekeeper.generation == generation.now:
             housekeeper.stop()

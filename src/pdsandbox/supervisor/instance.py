@@ -8,13 +8,14 @@ never wait for the turn.
 
 from __future__ import annotations
 
+import ctypes
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from .. import generation
-from ..calls import as_data, check_name, check_range, encode_rows, plain_func, unsupported
+from ..calls import as_buffer, as_data, check_name, check_range, encode_rows, plain_func, unsupported
 from ..errors import CallError, MemoryAccessError, WasmError
 from ..externs import FuncType
 from ..interfaces import WasmInstance
@@ -45,7 +46,7 @@ class Instance(WasmInstance):
         self._module = module
         self._limits = limits
         self._housekeeper = housekeeper
-        self._generation = generation.current()
+        self._generation = generation.now
         self._exports = conversation.exports
         # Must not hold the instance; what is left to do for one that was dropped is to end its worker.
         finalizer = weakref.finalize(self, housekeeper.later, Disposal(self._handle))
@@ -62,7 +63,7 @@ class Instance(WasmInstance):
         wall_s: float | None = None,
     ) -> list[WasmVal]:
         """See `WasmInstance.call`."""
-        values: list[WasmVal] = self._call(func, args, fuel, wall_s, plain=False)
+        values: list[WasmVal] = self._call(func, args, fuel, wall_s, False)
         return values
 
     def func(self, name: str) -> Callable[..., Any]:
@@ -71,13 +72,12 @@ class Instance(WasmInstance):
         if verdict is not None:
             raise verdict
         type_ = self._type_of(name)
-        invoke = self._call
-        return plain_func(name, type_, lambda args: invoke(name, args, None, None, plain=True))
+        return plain_func(name, type_, self._call)
 
-    def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None, *, plain: bool) -> Any:
+    def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
         """The one call path. It is `_in_turn` written out: see there."""
         wall_s = self._limits.wall_s if wall_s is None else self._wall(wall_s)
-        if self._generation != generation.current():
+        if self._generation != generation.now:
             raise self._foreign()
         if self._turn_is_ours():
             raise _reentered()
@@ -91,7 +91,7 @@ class Instance(WasmInstance):
             export = self._exports.get(func) if type(func) is str else None
             if export is None:
                 export = self._look_up(func)
-            return talk.call(export, args, started, wall_s, fuel, plain=plain)
+            return talk.call(export, args, started, wall_s, fuel, plain)
         finally:
             try:
                 if talk.busy or self._handle.dead:
@@ -163,28 +163,55 @@ class Instance(WasmInstance):
     def memory_read(self, offset: int, length: int) -> bytes:
         """See `WasmInstance.memory_read`."""
         start, size = check_range(offset, length)
-        data = self._on_memory(lambda watch: self._talk.memory.read(start, size, watch))
-        assert data is not None
-        return data
+        memory = self._talk.memory
+        return self._on_memory(
+            lambda watch: memory.read_direct(start, size, watch),
+            lambda watch: memory.read(start, size, watch),
+        )
+
+    def memory_read_into(self, offset: int, buffer: Any) -> int:
+        """See `WasmInstance.memory_read_into`."""
+        view = as_buffer(buffer)
+        start, size = check_range(offset, len(view))
+        memory = self._talk.memory
+
+        def direct(watch: monitor.Watch) -> int | None:
+            with_address = (ctypes.c_char * size).from_buffer(view)
+            return size if memory.read_into_direct(start, ctypes.addressof(with_address), size, watch) else None
+
+        def piped(watch: monitor.Watch) -> int:
+            view[:] = memory.read(start, size, watch)
+            return size
+
+        return self._on_memory(direct, piped)
 
     def memory_write(self, offset: int, data: bytes) -> None:
         """See `WasmInstance.memory_write`."""
         raw = as_data(data)
         start, _ = check_range(offset, len(raw))
-        self._on_memory(lambda watch: self._talk.memory.write(start, raw, watch))
+        memory = self._talk.memory
+        self._on_memory(
+            lambda watch: memory.write_direct(start, raw, watch) or None,
+            lambda watch: memory.write(start, raw, watch),
+        )
 
-    def _on_memory(self, access: Callable[[monitor.Watch], bytes | None]) -> bytes | None:
-        """A memory operation, in a turn of its own."""
+    def _on_memory(self, direct: Callable[[monitor.Watch], _T | None], piped: Callable[[monitor.Watch], _T]) -> _T:
+        """A memory operation, in a turn of its own: without the worker, or if that cannot be (None), with it."""
         wall_s = self._limits.wall_s
 
-        def operation() -> bytes | None:
-            try:
-                result = access(self._talk.begin(time.monotonic(), wall_s))
-            except MemoryAccessError:
-                self._talk.busy = False  # that was a whole valid reply, too
-                raise
-            self._talk.busy = False
-            return result
+        def operation() -> _T:
+            talk = self._talk
+            started = time.monotonic()
+            talk.prepare(started, wall_s)
+            done = direct(talk.watch(started, wall_s))
+            if done is None:
+                try:
+                    done = piped(talk.begin(started, wall_s))
+                except MemoryAccessError:
+                    talk.busy = False  # that was a whole valid reply, too
+                    raise
+                talk.busy = False
+            return done
 
         return self._in_turn(wall_s, operation)
 
@@ -205,7 +232,7 @@ class Instance(WasmInstance):
         An exception from a signal handler may come after any call and at the start of any function: what must happen
         is the C call in the innermost `finally`, with nothing of ours before it that could fail instead.
         """
-        if self._generation != generation.current():
+        if self._generation != generation.now:
             raise self._foreign()
         if self._turn_is_ours():
             raise _reentered()
@@ -269,7 +296,7 @@ class Instance(WasmInstance):
         self._end(monitor.killed())
 
     def _end(self, verdict: WasmError) -> None:
-        if self._generation != generation.current():
+        if self._generation != generation.now:
             return  # the parent's worker is the parent's to end
         self._handle.condemn(verdict)
         self._handle.release_when_idle()  # else who is in an operation does it on the way out
@@ -278,7 +305,7 @@ class Instance(WasmInstance):
     @property
     def alive(self) -> bool:
         """Whether calls can still succeed."""
-        return self._generation == generation.current() and self._handle.alive
+        return self._generation == generation.now and self._handle.alive
 
     @property
     def pid(self) -> int:

@@ -85,11 +85,11 @@ class Processes:
     @property
     def ours(self) -> bool:
         """Whether this process may use and end them: they are nobody's yet, or were started here."""
-        return self._generation is None or self._generation == generation.current()
+        return self._generation is None or self._generation == generation.now
 
     def own(self) -> None:
         """This process's supervisor from now on; InstantiationError when it is another's, or closed."""
-        current = generation.current()
+        current = generation.now
         if self._generation is None:
             self._generation = current
         if self._generation != current:

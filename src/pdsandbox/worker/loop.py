@@ -166,7 +166,8 @@ class Worker:
                 # It may be for want of memory: stay, as big as it is, until the supervisor has looked, and leaves.
                 server.inbox.complete(-1)
             return False
-        server.outbox.write(m.Loaded(guest.last_fuel).frame())
+        guest.find_memory_soon()
+        server.outbox.write(m.Loaded(guest.last_fuel, *guest.where()).frame())
         # What nobody waits for comes after the answer.
         for request in load.resolve:
             server.resolve(request)

@@ -145,29 +145,25 @@ def _nothing() -> None:
 
 
 class Outbox:
-    """Writes whole frames to the blocking reply pipe. `target` is its descriptor for `os_.write_nowait`."""
+    """Writes whole frames to the blocking reply pipe, `fd`."""
 
     def __init__(self) -> None:
-        self._fd = -1
-        self.target = ctypes.c_int(-1)
+        self.fd = -1
 
     def open(self, fd: int) -> None:
         """Write to `fd`, which was made non-blocking, and blocks from now on."""
         os.set_blocking(fd, True)
-        self._fd = fd
-        self.target = ctypes.c_int(fd)
+        self.fd = fd
 
     def write(self, frame: bytes) -> None:
         """All of `frame`."""
-        done = os_.write_nowait(self.target, frame, len(frame))
-        if done != len(frame):
-            self.write_rest(memoryview(frame)[max(done, 0) :])
+        self.write_rest(memoryview(frame))
 
     def write_rest(self, rest: memoryview) -> None:
         """All of `rest`."""
         while rest:
             try:
-                rest = rest[os.write(self._fd, rest) :]
+                rest = rest[os.write(self.fd, rest) :]
             except (BrokenPipeError, ConnectionResetError):
                 raise Leave from None
 

@@ -11,6 +11,7 @@ every C call made beforehand. Whatever is not a whole CALL of an export that is 
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 import time
 from typing import Final
@@ -23,7 +24,7 @@ from ..runtime.guest import Export, Guest
 from ..runtime.hostcalls import Ask, HostCalls
 from ..slots import SLOT_BYTES
 from .faults import RemoteFailed, error_message
-from .pipes import CLOSE_S, FIRST_SPIN_S, SPIN_S, Backstop, Inbox, Outbox
+from .pipes import CLOSE_S, FIRST_SPIN_S, SPIN_S, Backstop, Inbox, Leave, Outbox
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
@@ -40,16 +41,16 @@ ENDINGS: Final = (WasmError, RemoteFailed, MemoryError)
 class _Ready:
     """An export, bound to the buffer: how to call it, and what the frames of a call look like."""
 
-    __slots__ = ("call", "reply_bytes", "reply_payload", "reply_size", "request_bytes")
+    __slots__ = ("call", "reply", "reply_bytes", "reply_payload", "request_bytes")
 
-    def __init__(self, guest: Guest, export: Export, address: int) -> None:
+    def __init__(self, guest: Guest, export: Export, address: int, view: memoryview) -> None:
         assert export.params is not None
         assert export.results is not None
         self.call = guest.bind(export, address + _CALL_SLOTS)
         self.request_bytes = _CALL_SLOTS + export.params.nbytes
         self.reply_payload = m.RESULT_LAYOUT.size + export.results.nbytes
         self.reply_bytes = HEADER_BYTES + self.reply_payload
-        self.reply_size = ctypes.c_size_t(self.reply_bytes)
+        self.reply = view[: self.reply_bytes]
 
 
 class Server:
@@ -66,7 +67,7 @@ class Server:
         self._ready: list[_Ready] = []
         self._bound_to = 0  # the buffer's address when the exports were bound
         self.inbox.moved = self._bind
-        self._spin_in_call = False
+        self._flags = 0  # of the call that runs
         #: Whether `pd_log` waits for no answer. It does while loading, and in a batch, where the row that fails counts.
         self._pipelines = False
 
@@ -83,8 +84,15 @@ class Server:
 
     def serve(self) -> None:
         """Until the supervisor leaves (`pipes.Leave`)."""
+        try:
+            self._serve()
+        except (BrokenPipeError, ConnectionResetError):
+            raise Leave from None
+
+    def _serve(self) -> None:
         inbox, ready, guest, backstop, outbox = self.inbox, self._ready, self._guest, self.backstop, self.outbox
-        read, write, clock, spin_read = os_.read_nowait, os_.write_nowait, time.monotonic, inbox.spinner.read
+        read, write, clock, spin_read = os_.read_nowait, os.write, time.monotonic, inbox.spinner.read
+        out = outbox.fd
         unpack, pack, where = _CALL.unpack_from, _RESULT.pack_into, guest.where
         call_kind, result_kind, least = m.CALL, m.RESULT, _CALL.size
         reset = self._hosts.reset if self._hosts is not None and guest.calls_out else None
@@ -98,16 +106,15 @@ class Server:
                 got = read(fd, at, size)
                 if got < 0 and spin_until:
                     got = spin_read(fd, at, size, spin_until)
+            kind = length = number = flags = fuel = wall_us = -1
             if got >= least:
                 length, kind, number, flags, fuel, wall_us = unpack(view)
-            else:
-                kind = length = number = flags = fuel = wall_us = -1
-            now = clock()
             if kind == call_kind and number < len(ready) and got == ready[number].request_bytes == length + 8:
                 export = ready[number]
-                if wall_us != backstop.wall_us or now > backstop.good_until:
-                    backstop.arm(wall_us, now)
-                self._spin_in_call = spin = bool(flags & 1)
+                # Had it been long since the last reply, this process would have slept, and the timer be disarmed.
+                if wall_us != backstop.wall_us or replied > backstop.good_until:
+                    backstop.arm(wall_us, clock())
+                self._flags = flags
                 if reset is not None:
                     reset()
                 try:
@@ -115,21 +122,20 @@ class Server:
                 except ENDINGS as exc:
                     self._fail(exc)
                 else:
-                    pack(view, 0, export.reply_payload, result_kind, used, *where())
-                    done = write(outbox.target, at, export.reply_size)
+                    base, nbytes = where() if flags & 4 else (0, 0)
+                    pack(view, 0, export.reply_payload, result_kind, used, base, nbytes)
+                    done = write(out, export.reply)
                     if done != export.reply_bytes:
-                        outbox.write_rest(view[max(done, 0) : export.reply_bytes])
+                        outbox.write_rest(export.reply[done:])
             else:
                 kind, length = inbox.complete(got, backstop.disarm)
-                now = clock()
-                spin = self._other(kind, length)
+                flags = self._other(kind, length)
             # From here on the supervisor is at work, too.
-            close = now - replied < CLOSE_S
-            replied = clock()
-            spin_until = replied + SPIN_S if spin and close else 0.0
+            before, replied = replied, clock()
+            spin_until = replied + SPIN_S if flags & 1 and replied - before < CLOSE_S else 0.0
 
-    def _other(self, kind: int, length: int) -> bool:
-        """Any request, the longer way; whether another may follow closely."""
+    def _other(self, kind: int, length: int) -> int:
+        """Any request, the longer way; its flags."""
         payload = self.inbox.view[HEADER_BYTES : HEADER_BYTES + length]
         if kind == m.CALL:
             return self._call(length)
@@ -141,7 +147,7 @@ class Server:
             self.resolve(m.Resolve.decode(payload))  # the call is right behind it
         elif kind != m.HOST_FAIL:  # that one came too late for the call that it was for
             raise SystemExit(f"unexpected message kind {kind}")
-        return True
+        return m.SPIN
 
     # --- requests ---
 
@@ -163,9 +169,9 @@ class Server:
             self._ready.clear()
             self._bound_to = address
         for export in self._exports[len(self._ready) :]:
-            self._ready.append(_Ready(self._guest, export, address))
+            self._ready.append(_Ready(self._guest, export, address, self.inbox.view))
 
-    def _call(self, length: int) -> bool:
+    def _call(self, length: int) -> int:
         """One that came in pieces, was the first of its export, or is large."""
         inbox, guest = self.inbox, self._guest
         number, flags, fuel, wall_us = m.CALL_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
@@ -180,9 +186,9 @@ class Server:
         else:
             _RESULT.pack_into(inbox.view, 0, export.reply_payload, m.RESULT, used, *guest.where())
             self.outbox.write_rest(inbox.view[: export.reply_bytes])
-        return bool(flags & m.SPIN)
+        return int(flags)
 
-    def _call_many(self, length: int) -> bool:
+    def _call_many(self, length: int) -> int:
         inbox, guest = self.inbox, self._guest
         number, flags, fuel, wall_us, rows, width = m.CALL_MANY_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
         export = self._exports[number]
@@ -204,13 +210,13 @@ class Server:
         self.outbox.write_rest(inbox.view[: HEADER_BYTES + size])
         if failure is not None:
             self.outbox.write(failure.frame())
-        return bool(flags & m.SPIN)
+        return int(flags)
 
     def _start(self, wall_us: int, flags: int) -> None:
         now = time.monotonic()
         if wall_us != self.backstop.wall_us or now > self.backstop.good_until:
             self.backstop.arm(wall_us, now)
-        self._spin_in_call = bool(flags & m.SPIN)
+        self._flags = flags
         if self._hosts is not None and not flags & m.CONTINUED:
             self._hosts.reset()
 
@@ -245,23 +251,24 @@ class Server:
         inbox, outbox, where = self._nested, self.outbox, self._guest.where
         request_bytes = _HOST_SLOTS + nargs
         request = ctypes.create_string_buffer(request_bytes)
-        request_at = ctypes.c_void_p(ctypes.addressof(request))
+        frame = memoryview(request).cast("B")
         slots_at = ctypes.c_void_p(ctypes.addressof(request) + _HOST_SLOTS)
-        request_size, args_size = ctypes.c_size_t(request_bytes), ctypes.c_size_t(nargs)
-        results_size, reply_bytes = ctypes.c_size_t(nresults), HEADER_BYTES + nresults
-        read, write, copy = os_.read_nowait, os_.write_nowait, os_.copy_bytes
+        args_size, results_size = ctypes.c_size_t(nargs), ctypes.c_size_t(nresults)
+        reply_bytes = HEADER_BYTES + nresults
+        read, write, copy = os_.read_nowait, os.write, os_.copy_bytes
         clock, pack, unpack = time.monotonic, _HOST_CALL.pack_into, _HEADER.unpack_from
 
         def ask(address: int, blobs: tuple[bytes, ...]) -> None:
             kind = m.HOST_CALL if answered or not self._pipelines else m.HOST_LOG
             first, second = (*blobs, b"", b"")[:2] if blobs else (b"", b"")
             extra = len(first) + len(second)
-            pack(request, 0, request_bytes - 8 + extra, kind, index, nargs, len(first), len(second), *where())
+            base, nbytes = where() if self._flags & 4 else (0, 0)
+            pack(request, 0, request_bytes - 8 + extra, kind, index, nargs, len(first), len(second), base, nbytes)
             copy(slots_at, address, args_size)
             if extra:
                 outbox.write(b"".join((request, first, second)))
-            elif (done := write(outbox.target, request_at, request_size)) != request_bytes:
-                outbox.write_rest(memoryview(request).cast("B")[max(done, 0) :])
+            elif (done := write(outbox.fd, frame)) != request_bytes:
+                outbox.write_rest(frame[done:])
             fd, at, size, view = inbox.target
             got = read(fd, at, size)
             if kind == m.HOST_LOG:
@@ -269,7 +276,7 @@ class Server:
                 if got >= 0:
                     self._failed_before(got)
                 return
-            if self._spin_in_call and got < 0:
+            if got < 0 and self._flags & 1:
                 got = inbox.spinner.read(fd, at, size, clock() + SPIN_S)
             if got == reply_bytes and unpack(view) == (nresults, m.HOST_RETURN):
                 if nresults:
@@ -302,5 +309,5 @@ class Server:
                 raise SystemExit(f"unexpected message kind {kind} during a host call")
             self.outbox.write(self._memory(kind, payload))
             got = -1
-            if self._spin_in_call:
+            if self._flags & m.SPIN:
                 got = inbox.spin(time.monotonic() + SPIN_S)
