@@ -162,6 +162,8 @@ def _integer(name: str, value: Any) -> int:
     except TypeError:
         text = f"{name} must return an int, not {type(value).__name__}"
         raise CallError(text, cause=Cause.HOST_FUNCTION) from None
+    except Exception as exc:  # of its __index__
+        raise _raised(exc) from exc
 
 
 def _answer_send(value: Any, out: Any, at: int) -> None:

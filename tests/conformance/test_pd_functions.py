@@ -100,6 +100,21 @@ def test_what_pd_now_micros_may_not_answer(instantiate, answer):
     failed(instantiate(BOTH, WasmImports(pd_now_micros=lambda: answer)), "now", [])
 
 
+@pytest.mark.parametrize("call", ["send", "now"])
+def test_an_answer_that_breaks_when_it_is_looked_at(instantiate, call):
+    """What its `__index__` raises is the callback's failure, chained."""
+
+    class Broken:
+        def __index__(self):
+            raise LookupError("secret")
+
+    error = failed(
+        instantiate(BOTH, WasmImports(pd_send=lambda *_: Broken(), pd_now_micros=lambda: Broken())), call, []
+    )
+    assert isinstance(error.__cause__, LookupError)
+    assert "secret" not in error.message
+
+
 def test_a_callback_with_a_wrong_signature_fails_the_call(instantiate):
     """A TypeError of Python's own is an exception like any other."""
     error = failed(instantiate(BOTH, WasmImports(pd_log=lambda: None)), "log", [1])
