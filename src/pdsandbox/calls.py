@@ -172,7 +172,7 @@ def encode_rows(params: Slots, rows: Iterable[Sequence[Any]], stride: int) -> tu
         # All at once, where every row is right; what is not is found out below.
         try:
             return len(rows), _rows_struct(params.fields, padding, len(rows)).pack(*chain.from_iterable(rows))
-        except struct.error:
+        except Exception:  # also of a value's own __index__
             pass
     encode, fill, encoded = params.encode, bytes(padding), bytearray()
     done = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Final
 
 from .errors import CallError
@@ -67,30 +67,41 @@ class Slots:
     def raw(self, args: Any) -> Iterable[Any]:
         """What `plain_struct` may take for `args`: they themselves, or what a list of just the right `WasmVal`s holds.
 
-        Only a guess for speed: what is wrong is refused there, and `encode` says why.
+        Only a guess for speed: what is wrong is refused there, and `encode` says why. TypeError for what may not be
+        looked at twice: an iterator would be empty the second time, which is right for no parameters.
         """
-        if type(args) is list and self._get_ints and tuple(map(type, args)) == self._classes:
-            return map(self._get_ints, args)
+        if type(args) is list:
+            if self._get_ints and tuple(map(type, args)) == self._classes:
+                return map(self._get_ints, args)
+        elif type(args) is not tuple:
+            raise TypeError("neither a list nor a tuple")
         return args  # type: ignore[no-any-return]
 
     def encode(self, args: Sequence[Any]) -> bytes:
         """Slots of `args` (`WasmVal`s or plain numbers). CallError for a wrong count, type or range."""
+        if type(args) is not list and type(args) is not tuple:
+            args = _listed(args)
+        failure: Exception | None = None
         if self.plain_struct is not None:
             try:
                 return self._struct.pack(*self.raw(args))
-            except (struct.error, TypeError):
-                pass
+            except Exception as exc:  # also of an argument's own __index__: what it was is found out below
+                failure = exc
         elif type(args) is list and tuple(map(type, args)) == self._classes:
             return self._struct.pack(*[_GETTERS[type(arg)](arg) for arg in args])
-        try:
-            count = len(args)
-        except TypeError:
-            raise CallError(f"arguments must be a list or tuple, not {type(args).__name__}") from None
-        if count != self.count:
-            raise CallError(f"expected {self.count} argument{'' if self.count == 1 else 's'}, got {count}")
-        return self._struct.pack(
-            *[_raw(name, i, arg) for i, (name, arg) in enumerate(zip(self.types, args, strict=True))]
-        )
+        if len(args) != self.count:
+            raise CallError(f"expected {self.count} argument{'' if self.count == 1 else 's'}, got {len(args)}")
+        raws = []
+        for i, (name, arg) in enumerate(zip(self.types, args, strict=True)):
+            try:
+                raws.append(_raw(name, i, arg))
+            except CallError:
+                raise
+            except Exception as exc:  # of its __index__ or __float__
+                raise CallError(f"argument {i}: {type(arg).__name__} raised {type(exc).__name__}") from exc
+        if failure is not None and not isinstance(failure, struct.error | TypeError):
+            raise failure  # a signal handler's
+        return self._struct.pack(*raws)
 
     def encode_results(self, value: Any) -> bytes:
         """Slots of what a host function returned: None, one value, or a tuple. CallError as for arguments."""
@@ -150,6 +161,17 @@ class Slots:
                 plain[i] = _f32.unpack(_u32.pack(bits))[0] if single else _f64.unpack(_u64.pack(bits))[0]
             return tuple(plain)
         return raws
+
+
+def _listed(args: Any) -> list[Any]:
+    """Another kind of sequence as a list. CallError for what has no length or no order, and for text."""
+    if not isinstance(args, str | Mapping | Set):
+        try:
+            len(args)
+            return list(args)
+        except Exception:  # its own
+            pass
+    raise CallError(f"arguments must be a list or tuple, not {type(args).__name__}")
 
 
 def _raw(name: str, index: int, arg: Any) -> int:

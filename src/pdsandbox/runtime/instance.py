@@ -123,8 +123,10 @@ class LocalInstance(WasmInstance):
                     bound = self._bind(func)
                 try:
                     bound.pack(bound.view, 0, *(args if plain else bound.params.raw(args)))
-                except (struct.error, TypeError):  # floats, or wrong
+                except Exception as exc:  # floats, or wrong, whatever they raise
                     bound.view[: bound.params.nbytes] = bound.params.encode(args)
+                    if not isinstance(exc, struct.error | TypeError):
+                        raise  # a signal handler's
                 budget = meter.plain if fuel is None and meter.plain is not None else meter.begin(fuel)
                 if self._calls_out:
                     self._headroom()

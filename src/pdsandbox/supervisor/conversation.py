@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import socket
-import struct
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -187,9 +186,11 @@ class Conversation:
                 raise TypeError
             raw = args if plain else export.params.raw(args)
             export.pack(out, 0, head, _CALL, export.number, flags, budget, self._wall_us, *raw)
-        except (struct.error, TypeError):
-            # Wrong arguments, floats, a first call, or a very long one.
+        except Exception as exc:
+            # Wrong arguments, whatever they raise; floats, a first call, or a very long one.
             data = export.params.encode(args)
+            if not isinstance(exc, struct.error | TypeError):
+                raise  # a signal handler's
             watch = self._send_at_length(export, data, flags, budget, started, wall_s)
             return self._finish(export, budget, watch, spin=spin, plain=plain)
         self.busy = True
