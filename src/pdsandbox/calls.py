@@ -168,12 +168,13 @@ def encode_rows(params: Slots, rows: Iterable[Sequence[Any]], stride: int) -> tu
     rows = rows if type(rows) is list else list(rows)
     padding = stride - params.nbytes
     quick = params.plain_struct
+    failure: Exception | None = None
     if quick is not None and rows and set(map(type, rows)) <= _ROWS and set(map(len, rows)) == {params.count}:
         # All at once, where every row is right; what is not is found out below.
         try:
             return len(rows), _rows_struct(params.fields, padding, len(rows)).pack(*chain.from_iterable(rows))
-        except Exception:  # also of a value's own __index__
-            pass
+        except Exception as exc:  # also of a value's own __index__: what it was is found out below
+            failure = exc
     encode, fill, encoded = params.encode, bytes(padding), bytearray()
     done = 0
     try:
@@ -184,6 +185,8 @@ def encode_rows(params: Slots, rows: Iterable[Sequence[Any]], stride: int) -> tu
     except CallError as exc:
         exc.row, exc.results = done, []
         raise
+    if failure is not None and not isinstance(failure, struct.error | TypeError):
+        raise failure  # a signal handler's
     return done, encoded
 
 
