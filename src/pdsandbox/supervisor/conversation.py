@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from typing import Any, Final
