@@ -26,12 +26,12 @@ class Unmeasurable(Exception):
 class Series:
     """One thing that is measured. `title` says exactly what; `short` names it where it is a baseline.
 
-    unit: seconds, bytes, calls (or bytes) a second, or a share of something (1 is all of it).
+    unit: seconds, bytes, calls (or bytes) a second, a share of something (1 is all of it), or how many.
     """
 
     key: str
     title: str
-    unit: Literal["s", "bytes", "per_s", "share"] = "s"
+    unit: Literal["s", "bytes", "per_s", "share", "count"] = "s"
     short: str = ""
 
 

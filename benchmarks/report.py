@@ -1,7 +1,7 @@
 """The report as data, which is also its JSON. Pure: samples and facts in, one dictionary out.
 
-The schema (version 2). Times in seconds, memory in bytes, rates per second, shares of 1; ratios as subject / baseline.
-Of times and memory less is better, of rates more.
+The schema (version 2). Times in seconds, memory in bytes, rates per second, shares of 1, counts; ratios as subject /
+baseline. Of times and memory less is better, of rates and counts more.
 
     kind, schema    "pdsandbox-benchmarks", 1
     date            when it ended, UTC, ISO 8601; duration_s: how long it took; quick: whether `--quick` was given

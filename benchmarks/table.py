@@ -21,6 +21,8 @@ def amount(value: float | None, unit: str) -> str:
         return f"{_digits(value / _MIB)} MiB"
     if unit == "per_s":
         return f"{value:,.0f} /s"
+    if unit == "count":
+        return f"{value:,.0f}"
     if unit == "share":
         return f"{_digits(100 * value)} %"
     for factor, name in ((1.0, "s"), (1e3, "ms")):
