@@ -55,10 +55,13 @@ def proportional(pid: int) -> tuple[int, int]:
     return fields["Pss"], fields["Private_Clean"] + fields["Private_Dirty"]
 
 
-def _idle_python() -> subprocess.Popen[bytes]:
+def idle_python() -> subprocess.Popen[bytes]:
+    """A bare Python that waits for end of file; leaving it as a context manager closes its pipes and reaps it."""
     child = subprocess.Popen(_BARE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert child.stdout is not None
     if child.stdout.read(1) != b"!":
+        child.kill()
+        child.wait()
         raise RuntimeError("a bare Python did not start")
     return child
 
@@ -71,7 +74,7 @@ def _open() -> Iterator[Sequence[Contender]]:
         workers = [stack.enter_context(host.instantiate(module)) for _ in range(_COUNT)]
         for worker in workers:
             worker.call("add", [I32(1), I32(2)])
-        pythons = [stack.enter_context(_idle_python()) for _ in range(_COUNT)]
+        pythons = [stack.enter_context(idle_python()) for _ in range(_COUNT)]
         family = Family(workers[0].pid)
         family.wait_quiet(_COUNT)
         next_worker, next_python = iter(workers), iter(pythons)
