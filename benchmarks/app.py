@@ -16,7 +16,25 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import bulk, calls, compiling, deadlines, hosting, memory, onecore, peers, peerstarts, spaced, starts
+from . import (
+    bulk,
+    calls,
+    compiling,
+    deadlines,
+    hosting,
+    idle,
+    memory,
+    metering,
+    onecore,
+    overrun,
+    peers,
+    peerstarts,
+    ramp,
+    realwork,
+    spaced,
+    starts,
+    together,
+)
 from .machine import Load, machine, versions
 from .measure import Group, Unmeasurable, take
 from .report import build
@@ -25,6 +43,7 @@ from .table import show
 # Memory first: its workers are forked before anything else has run.
 GROUPS: tuple[Group, ...] = (
     memory.GROUP,
+    ramp.GROUP,
     calls.GROUP,
     onecore.GROUP,
     spaced.GROUP,
@@ -36,6 +55,13 @@ GROUPS: tuple[Group, ...] = (
     compiling.GROUP,
     peers.GROUP,
     peerstarts.GROUP,
+    metering.GROUP,
+    metering.PROFILES,
+    together.PAIR,
+    together.CROWD,
+    idle.GROUP,
+    overrun.GROUP,
+    realwork.GROUP,
 )
 # The bar moves between rounds only, and no more often than an eye can follow.
 _REFRESH_S = 0.2
