@@ -121,7 +121,11 @@ def throughput(adds: Sequence[Callable[[int, int], int]], window_s: float) -> fl
 
     with ThreadPoolExecutor(len(adds)) as pool:
         running = [pool.submit(run, number, add) for number, add in enumerate(adds)]
-        ready.wait()
+        try:
+            ready.wait()
+        except BaseException:  # interrupted: leaving the pool would wait for threads that wait for us
+            ready.abort()
+            raise
         started = time.perf_counter()
         calls = sum(call.result() for call in running)
     return calls / (max(ended) - started)
