@@ -32,7 +32,10 @@ def engine(*, fuel: bool = True, interruptible: bool = False) -> wasmtime.Engine
 
 
 def store(made: wasmtime.Engine, *, fuel: bool = True, interruptible: bool = False) -> wasmtime.Store:
-    """A store of an engine made with the same arguments, whose meters never run out."""
+    """A store of an engine made with the same arguments, whose meters never run out.
+
+    Do not close it: it goes with its last reference. Ctrl-C inside wasmtime-py's `close` has it freed twice.
+    """
     fresh = wasmtime.Store(made)
     if fuel:
         fresh.set_fuel(FUEL_FOREVER)

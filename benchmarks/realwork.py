@@ -115,15 +115,15 @@ def _in_worker(host: Supervisor, module: WasmModule, work: Work) -> bytes:
 
 def _here(engine: wasmtime.Engine, module: wasmtime.Module, work: Work) -> bytes:
     stubs = WasiStubs(work.arguments)
-    with contextlib.closing(inprocess.store(engine)) as store:
-        functions = []
-        for item in module.imports:
-            type_ = item.type
-            assert isinstance(type_, wasmtime.FuncType)
-            assert item.name is not None
-            params, results = (tuple(map(str, types)) for types in (type_.params, type_.results))
-            functions.append(inprocess.host_function(store, type_, stubs.function(item.name, params, results)))
-        return work.run(_InProcess(store, wasmtime.Instance(store, module, functions), stubs))
+    store = inprocess.store(engine)
+    functions = []
+    for item in module.imports:
+        type_ = item.type
+        assert isinstance(type_, wasmtime.FuncType)
+        assert item.name is not None
+        params, results = (tuple(map(str, types)) for types in (type_.params, type_.results))
+        functions.append(inprocess.host_function(store, type_, stubs.function(item.name, params, results)))
+    return work.run(_InProcess(store, wasmtime.Instance(store, module, functions), stubs))
 
 
 def _work(key: str, run: Callable[[], bytes], expected: bytes) -> Contender:
