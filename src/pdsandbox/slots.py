@@ -71,6 +71,8 @@ class Slots:
         looked at twice: an iterator would be empty the second time, which is right for no parameters.
         """
         if type(args) is list:
+            if args and type(args[0]) is int:
+                return args
             if self._get_ints and tuple(map(type, args)) == self._classes:
                 return map(self._get_ints, args)
         elif type(args) is not tuple:

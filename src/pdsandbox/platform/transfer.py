@@ -13,7 +13,13 @@ from typing import Any, Final
 # Non-blocking reads and writes on pipes take well under a microsecond. Releasing the GIL around them makes 32
 # threads convoy (17-23k calls/s instead of 70-100k), so these two keep it. errno is not looked at: whoever gets
 # -1 repeats the call through `os`, which raises.
+#
+# The raw ones have no prototype, which saves looking at each argument at each call: give them ctypes objects only.
 _keeping_gil = ctypes.PyDLL(None)
+read_raw = _keeping_gil["read"]
+read_raw.restype = ctypes.c_ssize_t
+write_raw = _keeping_gil["write"]
+write_raw.restype = ctypes.c_ssize_t
 read_nowait = _keeping_gil["read"]
 read_nowait.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 read_nowait.restype = ctypes.c_ssize_t
@@ -50,11 +56,11 @@ class Spinner:
         self._shared = self._in_vain = self._skip = 0
 
     def read(self, fd: Any, address: Any, size: Any, until: float) -> int:
-        """`read_nowait` until it gives something or time.monotonic says `until`; -1: then, or without trying."""
+        """`read_raw` until it gives something or time.monotonic says `until`; -1: then, or without trying."""
         if self._skip:
             self._skip -= 1
             return -1
-        reads, patience, clock, read = 0, self._patience, time.monotonic, read_nowait
+        reads, patience, clock, read = 0, self._patience, time.monotonic, read_raw
         got = -1
         while got < 0 and clock() < until:
             reads += 1

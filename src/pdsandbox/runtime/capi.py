@@ -131,6 +131,15 @@ class Api:
                 function.argtypes = argtypes
                 setattr(self, name, function)
 
+    def raw(self, name: str) -> Callable[..., Any]:
+        """The function without its prototype: for who makes all arguments as ctypes objects of the right type
+        beforehand, which saves looking at each of them at every call."""
+        restype, _ = _BLOCKING.get(name) or _QUICK[name]
+        library = ctypes.CDLL(self.path) if name in _BLOCKING else ctypes.PyDLL(self.path)
+        function = library[name]
+        function.restype = restype
+        return function
+
     def __getattr__(self, name: str) -> Callable[..., Any]:  # for the type checker: __init__ sets them all
         raise AttributeError(name)
 

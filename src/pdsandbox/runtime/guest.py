@@ -87,6 +87,9 @@ class Guest:
         self._memory: ctypes.Array[ctypes.c_char] | None = None
         self._memory_at = ctypes.c_void_p()
         self._memory_seen = (0, 0)
+        self._raw_call = c.raw("wasmtime_func_call_unchecked")
+        self._raw_set_fuel, self._raw_get_fuel = (c.raw(f"wasmtime_context_{verb}_fuel") for verb in ("set", "get"))
+        self._raw_memory_size = c.raw("wasmtime_memory_data_size")
         self._store: int | None = c.wasmtime_store_new(engine.handle, None, None)
         self._ctx = ctypes.c_void_p(c.wasmtime_store_context(self._store))
         limits = [-1 if n is None else n for n in (memory_bytes, table_elements)]
@@ -175,11 +178,10 @@ class Guest:
         encoding) and for `export` being this guest's. `fuel` is ignored where it is not metered. On an error,
         `last_fuel` has what was used.
         """
-        c, ctx, trap, trap_at = self._c, self._ctx, self._trap, self._trap_at
+        ctx, trap, trap_at = self._ctx, self._trap, self._trap_at
         func, slots, nslots = ctypes.c_void_p(export.func), ctypes.c_void_p(buffer_addr), ctypes.c_size_t(export.nslots)
-        run = c.wasmtime_func_call_unchecked
-        set_fuel, budget = c.wasmtime_context_set_fuel, self._budget
-        get_fuel, left, left_at = c.wasmtime_context_get_fuel, self._fuel, self._fuel_at
+        budget, left, left_at = self._budget, self._fuel, self._fuel_at
+        run, set_fuel, get_fuel = self._raw_call, self._raw_set_fuel, self._raw_get_fuel
         metered, interruptible = self._metered, self._interruptible
 
         def call(fuel: int) -> int:
@@ -188,15 +190,15 @@ class Guest:
             try:
                 if interruptible:
                     self._set_deadline()
-                if not metered:
-                    error = run(ctx, func, slots, nslots, trap_at)
-                    used = 0
-                else:
+                if metered:
                     budget.value = fuel
                     set_fuel(ctx, budget)
                     error = run(ctx, func, slots, nslots, trap_at)
                     get_fuel(ctx, left_at)
                     self.last_fuel = used = fuel - left.value
+                else:
+                    error = run(ctx, func, slots, nslots, trap_at)
+                    used = 0
                 if error is None and trap.value is None:
                     return used
                 raise self._outcome(error)
@@ -214,7 +216,7 @@ class Guest:
 
         One budget for all: (rows done, why the next one failed). `last_fuel` has what was used. As `bind`.
         """
-        ctx, trap, trap_at, run = self._ctx, self._trap, self._trap_at, self._c.wasmtime_func_call_unchecked
+        ctx, trap, trap_at, run = self._ctx, self._trap, self._trap_at, self._raw_call
         func, nslots, stride = ctypes.c_void_p(export.func), ctypes.c_size_t(export.nslots), export.nslots * SLOT_BYTES
         slots, at, done = ctypes.c_void_p(), buffer_addr, 0
         failure: BaseException | None = None
@@ -300,7 +302,7 @@ class Guest:
         """(address, bytes) of the exported memory now; zeros without one, and before anything looked it up."""
         if not self._memory_at.value:
             return 0, 0
-        size: int = self._c.wasmtime_memory_data_size(self._ctx, self._memory_at)
+        size: int = self._raw_memory_size(self._ctx, self._memory_at)
         if size != self._memory_seen[1]:  # nothing but growth moves it
             base: int | None = self._c.wasmtime_memory_data(self._ctx, self._memory_at)
             self._memory_seen = (base or 0, size)

@@ -39,8 +39,10 @@ CLOSE_S: Final = 1e-3
 LOOK_S: Final = 1e-3
 _CALL: Final = m.CALL
 _RESULT: Final = m.RESULT
-_read: Final = os_.read_nowait
-_write: Final = os_.write_nowait
+_read: Final = os_.read_raw
+_write: Final = os_.write_raw
+_WHERE: Final = m.WHERE
+_NOWHERE: Final = (0, 0)
 
 
 class Conversation:
@@ -195,12 +197,13 @@ class Conversation:
             watch = self._send_at_length(export, data, flags, budget, started, wall_s)
             return self._finish(export, budget, watch, spin=spin, plain=plain)
         self.busy = True
-        running.add(self.handle)
-        self._called_at = started
         # What follows is `Channel.send` and `Channel.receive` for a worker that is there and answers soon. The GIL is
         # kept: giving it up for every read would make every other thread's call wait for ours.
         reading = channel.reading
         done = _write(channel.writing, channel.out_at, export.request_size)
+        # The worker is at work from here on, so this costs nothing.
+        running.add(self.handle)
+        self._called_at = started
         got = _read(*reading)
         if got < 0 and spin and done == nbytes:
             got = channel.spin(*reading, started + SPIN_S)
@@ -212,7 +215,7 @@ class Conversation:
                     meter.settle(fields[2])
                 else:
                     meter.used += fields[2]
-                memory.where = fields[3:FIELDS]
+                memory.where = fields[3:FIELDS] if flags & _WHERE else _NOWHERE
                 self.busy = False
                 if export.one is not None:
                     return fields[FIELDS] if plain else [export.one(fields[FIELDS])]

@@ -91,7 +91,7 @@ class Server:
 
     def _serve(self) -> None:
         inbox, ready, guest, backstop, outbox = self.inbox, self._ready, self._guest, self.backstop, self.outbox
-        read, write, clock, spin_read = os_.read_nowait, os.write, time.monotonic, inbox.spinner.read
+        read, write, clock, spin_read = os_.read_raw, os.write, time.monotonic, inbox.spinner.read
         out = outbox.fd
         unpack, pack, where = _CALL.unpack_from, _RESULT.pack_into, guest.where
         call_kind, result_kind, least = m.CALL, m.RESULT, _CALL.size
@@ -255,7 +255,7 @@ class Server:
         slots_at = ctypes.c_void_p(ctypes.addressof(request) + _HOST_SLOTS)
         args_size, results_size = ctypes.c_size_t(nargs), ctypes.c_size_t(nresults)
         reply_bytes = HEADER_BYTES + nresults
-        read, write, copy = os_.read_nowait, os.write, os_.copy_bytes
+        read, write, copy = os_.read_raw, os.write, os_.copy_bytes
         clock, pack, unpack = time.monotonic, _HOST_CALL.pack_into, _HEADER.unpack_from
 
         def ask(address: int, blobs: tuple[bytes, ...]) -> None:
