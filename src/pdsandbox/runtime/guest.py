@@ -76,6 +76,7 @@ class Guest:
         self._trap = ctypes.c_void_p()
         self._trap_at = ctypes.c_void_p(addressof(self._trap))
         self._budget = ctypes.c_uint64()
+        self._prepared = -1  # the fuel that is set already; no call has begun since
         self._fuel = ctypes.c_uint64()
         self._fuel_at = ctypes.c_void_p(addressof(self._fuel))
         self._instance = (ctypes.c_uint64 * 2)()
@@ -191,8 +192,10 @@ class Guest:
                 if interruptible:
                     self._set_deadline()
                 if metered:
-                    budget.value = fuel
-                    set_fuel(ctx, budget)
+                    if fuel != self._prepared:
+                        budget.value = fuel
+                        set_fuel(ctx, budget)
+                    self._prepared = -1
                     error = run(ctx, func, slots, nslots, trap_at)
                     get_fuel(ctx, left_at)
                     self.last_fuel = used = fuel - left.value
@@ -237,13 +240,19 @@ class Guest:
             self._settle(fuel)
         return done, failure
 
+    def prepare(self, fuel: int) -> None:
+        """Set the fuel of the next call, which most likely gets as much, while nobody waits."""
+        if self._metered:
+            self._budget.value = fuel
+            self._raw_set_fuel(self._ctx, self._budget)
+            self._prepared = fuel
+
     def _set_deadline(self) -> None:
         self._c.wasmtime_context_set_epoch_deadline(self._ctx, 1)
 
     def _begin(self, fuel: int) -> int:
-        if self._metered:
-            self._budget.value = fuel
-            self._c.wasmtime_context_set_fuel(self._ctx, self._budget)
+        self.prepare(fuel)
+        self._prepared = -1
         if self._interruptible:
             self._set_deadline()
         return fuel

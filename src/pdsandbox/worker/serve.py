@@ -93,7 +93,7 @@ class Server:
         inbox, ready, guest, backstop, outbox = self.inbox, self._ready, self._guest, self.backstop, self.outbox
         read, write, clock, spin_read = os_.read_raw, os.write, time.monotonic, inbox.spinner.read
         out = outbox.fd
-        unpack, pack, where = _CALL.unpack_from, _RESULT.pack_into, guest.where
+        unpack, pack, where, prepare = _CALL.unpack_from, _RESULT.pack_into, guest.where, guest.prepare
         call_kind, result_kind, least = m.CALL, m.RESULT, _CALL.size
         reset = self._hosts.reset if self._hosts is not None and guest.calls_out else None
         self._pipelines = True
@@ -127,6 +127,7 @@ class Server:
                     done = write(out, export.reply)
                     if done != export.reply_bytes:
                         outbox.write_rest(export.reply[done:])
+                    prepare(fuel)
             else:
                 kind, length = inbox.complete(got, backstop.disarm)
                 flags = self._other(kind, length)
