@@ -177,7 +177,7 @@ class Conversation:
         goes on in `_finish`.
         """
         channel, meter, memory, running = self._channel, self.fuel, self.memory, self._running
-        if started > self._calm_until or wall_s != self._wall_s:
+        if wall_s != self._wall_s:
             self.prepare(started, wall_s)
         unshared = meter.plain if fuel is None else None
         budget = meter.begin(fuel) if unshared is None else unshared
@@ -204,9 +204,11 @@ class Conversation:
         # The worker is at work from here on, so this costs nothing.
         running.add(self.handle)
         self._called_at = started
+        if started > self._calm_until:
+            self.prepare(started, wall_s)
         got = _read(*reading)
         if got < 0 and spin and done == nbytes:
-            got = channel.spin(*reading, started + SPIN_S)
+            got = channel.spin(*reading, time.monotonic() + SPIN_S)
         if got == export.reply_bytes:
             fields = export.unpack(channel.view)
             if fields[0] == export.reply_payload and fields[1] == _RESULT and fields[2] <= budget and done == nbytes:

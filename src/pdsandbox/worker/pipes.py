@@ -93,16 +93,18 @@ class Inbox:
         """Try to read until then (time.monotonic): the number of bytes, or -1."""
         return -1 if self.more else self.spinner.read(*self.target[:3], until)
 
-    def complete(self, got: int, idle: Callable[[], None] | None = None) -> tuple[int, int]:
+    def wait(self) -> None:
+        """Until there is something to read, or nobody left to write it."""
+        self._poll.poll()
+
+    def complete(self, got: int) -> tuple[int, int]:
         """(kind, payload length) of the next frame; its bytes are in `view`, the payload from 8 on.
 
-        `got`: what the last read gave; below zero: nothing, so that `idle` is called before waiting.
+        `got`: what the last read gave; below zero: nothing.
         """
         if self.more:
             return self._next()
         if got < HEADER_BYTES:
-            if got < 0 and idle is not None:
-                idle()
             got = self._fill(max(got, 0), HEADER_BYTES, blocked=got < 0)
         return self._rest(got)
 

@@ -104,8 +104,13 @@ class Server:
             got = -1
             if not inbox.more:
                 got = read(fd, at, size)
-                if got < 0 and spin_until:
-                    got = spin_read(fd, at, size, spin_until)
+                if got < 0:
+                    if spin_until:
+                        got = spin_read(fd, at, size, spin_until)
+                    if got < 0:
+                        backstop.disarm()
+                        inbox.wait()
+                        got = read(fd, at, size)
             kind = length = number = flags = fuel = wall_us = -1
             if got >= least:
                 length, kind, number, flags, fuel, wall_us = unpack(view)
@@ -129,7 +134,7 @@ class Server:
                         outbox.write_rest(export.reply[done:])
                     prepare(fuel)
             else:
-                kind, length = inbox.complete(got, backstop.disarm)
+                kind, length = inbox.complete(got)
                 flags = self._other(kind, length)
             # From here on the supervisor is at work, too.
             before, replied = replied, clock()
