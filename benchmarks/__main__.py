@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import sys
 
-_OURS = {"click", "rich", "psutil", "wasmtime", "pdsandbox", "vt100wasm", "extism", "loky", "pebble"}
+_OURS = {
+    "click",
+    "rich",
+    "psutil",
+    "numpy",
+    "matplotlib",
+    "jinja2",
+    "pdsandbox",
+    "wasmtime",
+    "extism",
+    "loky",
+    "pebble",
+    "vt100wasm",
+}
 
 
 def main() -> int:

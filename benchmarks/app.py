@@ -1,26 +1,25 @@
-"""The command line: which groups, how many rounds, where the report goes, and the exit status."""
+"""The command line: what is measured and where the report goes, the commands on reports, and the exit status."""
 
 from __future__ import annotations
 
-import functools
-import json
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from . import (
     bulk,
     calls,
     compiling,
     deadlines,
+    files,
     hosting,
     idle,
     memory,
@@ -36,8 +35,9 @@ from . import (
     together,
 )
 from .machine import Load, machine, versions
-from .measure import Group, Unmeasurable, take
+from .measure import Group
 from .report import build
+from .session import FULL_S, QUICK_S, Session, legs, run
 from .table import show
 
 # Memory first: its workers are forked before anything else has run.
@@ -68,82 +68,81 @@ _REFRESH_S = 0.2
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick", is_flag=True, help="Fewer rounds: done in less than 25 s.")
-@click.option("--rounds", type=click.IntRange(1, 100_000), help="Rounds of each group, instead of its own number.")
+@click.option("--quick", is_flag=True, help="Fewer rounds: done in less than a minute.")
+@click.option("--rounds", type=click.IntRange(1, 100_000), help="Rounds of each group, however long they take.")
 @click.option("--only", "only", multiple=True, type=click.Choice([g.key for g in GROUPS]), help="Only this group.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, writable=True, allow_dash=True),
-    help="Write the report here.",
-)
+@click.option("--json", "json_file", type=files.OUT, help="Write the report here; - is standard output.")
 @click.option("--check", is_flag=True, help="Exit with 1 if a bar is missed or could not be measured.")
-def cli(quick: bool, rounds: int | None, only: Sequence[str], json_file: str | None, check: bool) -> None:
+def cli(
+    quick: bool,
+    rounds: int | None,
+    only: Sequence[str],
+    json_file: str | None,
+    check: bool,
+) -> None:
     """Measure pdsandbox on this machine, each figure beside its baseline from the same run.
 
-    Close other programs first. A ratio compares medians over interleaved rounds (p99 and maximum where a row says
-    so); smaller is better. The exit status is 0 whatever the figures are, unless --check is given.
+    Close other programs first. A full run takes six to eight minutes. A ratio compares medians over interleaved
+    rounds (p99 and maximum where a row says so); less is better, except of rates. The exit status is 0 whatever the
+    figures are, unless --check is given; 1 when a group failed, and 2 for a wrong command.
     """
-    to_stdout = json_file == "-"
-    if json_file is not None and not to_stdout:
-        try:
-            open(json_file, "a", encoding="utf-8").close()  # better now than after two minutes
-        except OSError as exc:
-            raise click.BadParameter(f"{json_file}: {exc.strerror}", param_hint="--json") from exc
-    # With `--json -` standard output is the report's alone.
-    console = Console(stderr=to_stdout, markup=False, emoji=False, highlight=False)
+    outputs = {"--json": json_file}
+    # Better now than after minutes.
+    for option, file in outputs.items():
+        if file is not None:
+            files.check_writable(file, option)
+    # What goes to standard output is there alone.
+    console = Console(stderr="-" in outputs.values(), markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = 160  # rich takes 80 for what is no terminal, and would break every line
     groups = [group for group in GROUPS if not only or group.key in only]
-    report = measure(groups, quick=quick, rounds=rounds, console=console)
+    report, session = measure(groups, quick=quick, rounds=rounds, console=console)
     if json_file is not None:
-        text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        if to_stdout:
-            click.echo(text, nl=False)
-        else:
-            Path(json_file).write_text(text, encoding="utf-8")
+        files.write(json_file, files.to_json(report))
     show(report, console)
-    if check and (report["bars"]["missed"] or report["bars"]["unmeasured"]):
+    for key, text in session.failed.items():
+        click.echo(f"\n{key} failed:\n{text}", err=True)
+    missed = check and bool(report["bars"]["missed"] or report["bars"]["unmeasured"])
+    if missed or session.failed:
         sys.exit(1)
 
 
-def measure(groups: Sequence[Group], *, quick: bool, rounds: int | None, console: Console) -> dict[str, Any]:
-    """Take all samples, one group after the other; the report."""
-    samples: dict[str, list[float]] = {}
-    unmeasured: dict[str, str] = {}
+def measure(
+    groups: Sequence[Group], *, quick: bool, rounds: int | None, console: Console
+) -> tuple[dict[str, Any], Session]:
+    """Take all samples; the report, and what it is made of."""
     before, started = Load.now(), time.monotonic()
-    planned = {group.key: group.planned(quick=quick, rounds=rounds) for group in groups}
-    with _progress(sum(planned[group.key] + group.warmup for group in groups), console) as advance:
-        for group in groups:
-            try:
-                samples |= take(group, planned[group.key], functools.partial(advance, group.title))
-            except Unmeasurable as exc:
-                unmeasured[group.key] = str(exc)
-    return build(
+    plan = legs(groups, quick=quick, rounds=rounds)
+    budget_s = None if rounds is not None else QUICK_S if quick else FULL_S
+    with _progress([leg.group.warmup + leg.rounds for leg in plan], console) as (after_round, after_leg):
+        session = run(plan, budget_s=budget_s, after_round=after_round, after_leg=after_leg)
+    report = build(
         groups,
-        samples,
-        unmeasured,
+        session,
         machine=machine(),
-        versions=versions(),
+        versions=versions(package for group in groups for package in group.packages),
         before=before,
         after=Load.now(),
         date=datetime.now(UTC),
         duration_s=time.monotonic() - started,
         quick=quick,
     )
+    return report, session
 
 
 @contextmanager
-def _progress(total: int, console: Console) -> Iterator[Callable[[str], None]]:
-    """A progress bar in a terminal, nothing elsewhere. It has no thread of its own, which would take part in what is
-    measured: it is drawn between rounds."""
-    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def _progress(rounds: Sequence[int], console: Console) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """A progress bar in a terminal, nothing elsewhere; what to call after each round, and after each leg of so many
+    `rounds` or fewer. It has no thread of its own, which would take part in what is measured: it is drawn between
+    rounds."""
+    columns = (TextColumn("{task.description:<26}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=console, auto_refresh=False, transient=True, disable=not console.is_terminal)
     drawn = 0.0
+    ends = itertools.accumulate(rounds)
     with bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task("", total=sum(rounds))
 
-        def advance(title: str) -> None:
+        def after_round(title: str) -> None:
             nonlocal drawn
             now = time.monotonic()
             bar.update(task, advance=1, description=title)
@@ -151,4 +150,7 @@ def _progress(total: int, console: Console) -> Iterator[Callable[[str], None]]:
                 drawn = now
                 bar.refresh()
 
-        yield advance
+        def after_leg() -> None:
+            bar.update(task, completed=next(ends))  # some rounds may have been left out
+
+        yield after_round, after_leg

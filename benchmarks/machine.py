@@ -20,6 +20,9 @@ import pdsandbox
 
 from .stats import Summary
 
+#: What pdsandbox is measured against, by the names of its packages; the extra `bench` installs them all.
+PEERS = ("wasmtime", "extism", "extism-sys", "loky", "pebble")
+
 # Above this the middle half of a baseline's samples tells more of the machine than of the code.
 MOST_SPREAD = 0.30
 # Both ends of a call need a core at the same time; half of one may be lost to whatever a desktop does.
@@ -47,14 +50,21 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str | None]:
-    """The software under test and its rivals."""
+def versions(packages: Iterable[str] = ()) -> dict[str, str | None]:
+    """The software under test, its rivals, and further `packages` that were measured; None for what is missing."""
+    names = dict.fromkeys((*PEERS, *packages))
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "pdsandbox": pdsandbox.__version__,
         "commit": _commit(),
-        "wasmtime": metadata.version("wasmtime"),
-    }
+    } | {name: _version(name) for name in names}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Series, rows and bars as data, and the one loop that takes samples: contender by contender, round by round.
+"""Series, rows, bars and groups as data, and the one loop that takes samples: contender by contender, round by round.
 
 Interleaved (A B C A B C …), because a machine's speed drifts: what slows one contender down then slows all. Knows
-nothing of what is measured.
+nothing of what is measured, nor how the rounds are spread over a run (`session`).
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ class Unmeasurable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One thing that is measured. `title` says exactly what; `short` names it where it is a baseline.
+    """One thing that is measured. `title` says exactly what; `short` names it where it is a baseline, and in charts.
 
-    unit: seconds, bytes, calls (or bytes) a second, a share of something (1 is all of it), or how many.
+    unit: seconds, bytes, calls (or bytes) a second, a share of something (1 is all of it), or how many. side: whether
+    it is pdsandbox that is measured, for the charts' colours; left out, it is ours if it is the subject of a row.
     """
 
     key: str
     title: str
     unit: Literal["s", "bytes", "per_s", "share", "count"] = "s"
     short: str = ""
+    side: Literal["ours", "peer"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,15 @@ class Row:
 class Group:
     """Contenders that take turns. `open` gives them, ready to run, and closes everything afterwards.
 
-    warmup: rounds whose samples are thrown away. fixed: `--quick` and `--rounds` do not change `rounds`.
+    warmup: rounds whose samples are thrown away, each time that it is opened. fixed: opened once, for exactly
+    `rounds`; `--quick`, `--rounds` and the time budget change nothing. Else it is opened `passes` times (once if
+    quick), each time for its part of the rounds, so that processes which happen to lie badly in memory do not make a
+    whole run; and a run that would take too long takes fewer rounds, but not fewer than `least_rounds`. weight: its
+    part of the time, in relation to the other groups'. packages: whose versions go into the report, beside the
+    known peers'.
+
+    For the report's page only: caption, one or two sentences under the heading. chart: medians with quartiles, or
+    all samples. hero: the keys of the series that go into the first chart of the page.
     """
 
     key: str
@@ -78,9 +88,16 @@ class Group:
     quick_rounds: int
     warmup: int = 3
     fixed: bool = False
+    passes: int = 3
+    least_rounds: int = 5
+    weight: float = 1.0
+    packages: tuple[str, ...] = ()
+    caption: str = ""
+    chart: Literal["bars", "distribution"] = "bars"
+    hero: tuple[str, ...] = ()
 
     def planned(self, *, quick: bool, rounds: int | None) -> int:
-        """How many rounds to take."""
+        """How many rounds to take, given the time."""
         if self.fixed:
             return self.rounds
         if rounds is not None:
@@ -88,11 +105,24 @@ class Group:
         return self.quick_rounds if quick else self.rounds
 
 
-def take(group: Group, rounds: int, after_round: Callable[[], None]) -> dict[str, list[float]]:
-    """Samples by series. `after_round` is called between rounds, never inside one. Raises Unmeasurable."""
+def take(
+    group: Group,
+    rounds: int,
+    after_round: Callable[[], None],
+    *,
+    least: int | None = None,
+    until: float | None = None,
+) -> dict[str, list[float]]:
+    """Samples by series, of `rounds` rounds; once time.monotonic() has reached `until`, of at least `least`.
+
+    `after_round` is called between rounds, never inside one. Raises Unmeasurable.
+    """
     samples: dict[str, list[float]] = {series.key: [] for series in group.series}
+    enough = group.warmup + (rounds if least is None else min(least, rounds))
     with group.open() as contenders:
         for number in range(group.warmup + rounds):
+            if number >= enough and until is not None and time.monotonic() >= until:
+                break
             for contender in contenders:
                 taken = contender()
                 if number >= group.warmup:

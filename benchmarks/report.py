@@ -1,15 +1,18 @@
 """The report as data, which is also its JSON. Pure: samples and facts in, one dictionary out.
 
-The schema (version 2). Times in seconds, memory in bytes, rates per second, shares of 1, counts; ratios as subject /
-baseline. Of times and memory less is better, of rates and counts more.
+The schema (version 3). Times in seconds, memory in bytes, rates per second, shares of 1, counts; ratios as subject /
+baseline. Of times, memory and shares less is better, of rates and counts more.
 
-    kind, schema    "pdsandbox-benchmarks", 1
+    kind, schema    "pdsandbox-benchmarks", 3
     date            when it ended, UTC, ISO 8601; duration_s: how long it took; quick: whether `--quick` was given
     machine, versions
     load            average_before, average_after (1, 5, 15 minutes), steal (share of CPU time)
     noise           sentences; empty on a quiet machine
-    unmeasured      group -> why this machine does not let it be measured
-    series          key -> title, short, unit, group, n, mean, min, p25, p50, p75, p90, p99, max, samples (in order)
+    unmeasured      group -> why there are no figures
+    groups          key -> title, caption, chart, hero (as in measure.Group), planned (rounds, had there been time),
+                    passes (rounds taken each time that it was opened), duration_s
+    series          key -> title, short, unit, side, group, n, mean, min, p25, p50, p75, p90, p99, max,
+                    samples (in order)
     rows            each: key, title, group, statistic, unit, series, value, baseline, baseline_value, ratio,
                     ratio_p25, ratio_p75 (quartiles of the rounds' own ratios; null if they do not pair up),
                     bar (null, or of, bound, least, source), met (null without a bar, or unmeasured)
@@ -25,16 +28,16 @@ from typing import Any
 
 from .machine import Load, noise, steal
 from .measure import Bar, Group, Row
+from .session import Session
 from .stats import Summary, paired_ratios, quartiles, summary
 
 KIND = "pdsandbox-benchmarks"
-SCHEMA = 2
+SCHEMA = 3
 
 
 def build(
     groups: Sequence[Group],
-    samples: Mapping[str, Sequence[float]],
-    unmeasured: Mapping[str, str],
+    session: Session,
     *,
     machine: Mapping[str, Any],
     versions: Mapping[str, Any],
@@ -44,7 +47,9 @@ def build(
     duration_s: float,
     quick: bool,
 ) -> dict[str, Any]:
-    """The report on `groups`; `samples` by series, `unmeasured` by group."""
+    """The report on `groups`, of which `session` has the samples."""
+    samples = session.samples
+    subjects = {row.series for group in groups for row in group.rows}
     figures = {key: summary(values) for key, values in samples.items() if values}
     baselines = {
         row.baseline: figures[row.baseline] for group in groups for row in group.rows if row.baseline in figures
@@ -60,12 +65,25 @@ def build(
         "versions": dict(versions),
         "load": {"average_before": before.average, "average_after": after.average, "steal": steal(before, after)},
         "noise": noise(before, after, baselines),
-        "unmeasured": dict(unmeasured),
+        "unmeasured": dict(session.unmeasured),
+        "groups": {
+            group.key: {
+                "title": group.title,
+                "caption": group.caption,
+                "chart": group.chart,
+                "hero": list(group.hero),
+                "planned": session.groups[group.key].planned,
+                "passes": session.groups[group.key].passes,
+                "duration_s": round(session.groups[group.key].duration_s, 1),
+            }
+            for group in groups
+        },
         "series": {
             series.key: {
                 "title": series.title,
                 "short": series.short or series.title,
                 "unit": series.unit,
+                "side": series.side or ("ours" if series.key in subjects else "peer"),
                 "group": group.key,
                 **asdict(figures[series.key]),
                 "samples": [float(f"{value:.6g}") for value in samples[series.key]],

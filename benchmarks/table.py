@@ -1,49 +1,27 @@
-"""The report in a terminal: a line about the machine, one table a group, and what to distrust."""
+"""The report in a terminal: a line about the machine, one table with a heading a group, and what to distrust."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-_MIB = 1 << 20
+from . import units
 
-
-def amount(value: float | None, unit: str) -> str:
-    """A figure with three significant digits and the unit that suits it."""
-    if value is None:
-        return "–"
-    if unit == "bytes":
-        return f"{_digits(value / _MIB)} MiB"
-    if unit == "per_s":
-        return f"{value:,.0f} /s"
-    if unit == "count":
-        return f"{value:,.0f}"
-    if unit == "share":
-        return f"{_digits(100 * value)} %"
-    for factor, name in ((1.0, "s"), (1e3, "ms")):
-        if abs(value) * factor >= 1:
-            return f"{_digits(value * factor)} {name}"
-    return f"{_digits(value * 1e6)} µs"
-
-
-def _digits(number: float) -> str:
-    """Three significant digits, never in exponents."""
-    size = abs(number)
-    return f"{number:.0f}" if size >= 100 else f"{number:.1f}" if size >= 10 else f"{number:.2f}"
+# Narrower than this, the quartiles of the ratio make way for the names.
+_ROOMY = 120
+# More reasons than this tell nobody more; all are in the report's file.
+_MOST_REASONS = 6
 
 
 def show(report: Mapping[str, Any], console: Console) -> None:
     """Print `report`, as `report.build` made it."""
     console.print(_machine(report))
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in report["rows"]:
-        groups.setdefault(row["group"], []).append(row)
-    console.print(_table(report, groups))
+    console.print()
+    console.print(_table(report, roomy=console.width >= _ROOMY))
     console.print(_closing(report))
 
 
@@ -62,69 +40,70 @@ def _machine(report: Mapping[str, Any]) -> Text:
     return Text(" · ".join(parts), style="dim")
 
 
-def _table(report: Mapping[str, Any], groups: Mapping[str, list[Mapping[str, Any]]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("what")
+def by_group(report: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of each group that has any, in the report's order."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in report["rows"]:
+        groups.setdefault(row["group"], []).append(row)
+    return groups
+
+
+def _table(report: Mapping[str, Any], *, roomy: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2 if roomy else 1, 0, 0))
+    table.add_column("what", min_width=30)
     table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("against")
-    table.add_column("baseline", justify="right", no_wrap=True)
     table.add_column("ratio", justify="right", no_wrap=True)
-    table.add_column("(quartiles)", no_wrap=True)
+    if roomy:
+        table.add_column("quartiles", no_wrap=True)
     table.add_column("bar", no_wrap=True)
-    table.add_column("met", no_wrap=True)
-    for rows in groups.values():
-        table.add_section()
+    table.add_column("of", justify="right", no_wrap=True)
+    table.add_column("baseline", no_wrap=True, overflow="ellipsis")
+    for key, rows in by_group(report).items():
+        table.add_row(Text(report["groups"][key]["title"], style="bold"))
         for row in rows:
-            baseline = report["series"].get(row["baseline"])
-            table.add_row(
-                Text(row["title"]),
-                amount(row["value"], row["unit"]),
-                Text(baseline["short"] if baseline else row["baseline"], style="dim"),
-                amount(row["baseline_value"], row["unit"]),
-                _ratio(row["ratio"]),
-                _quartiles(row),
-                _bar(row),
-                _met(row),
-            )
+            table.add_row(*_cells(report, row, roomy=roomy))
         table.add_row()
     return table
+
+
+def _cells(report: Mapping[str, Any], row: Mapping[str, Any], *, roomy: bool) -> Sequence[RenderableType]:
+    baseline = report["series"].get(row["baseline"])
+    return [
+        Text(f"  {row['title']}"),
+        units.amount(row["value"], row["unit"]),
+        Text(units.ratio(row["ratio"]), style="bold"),
+        *([_quartiles(row)] if roomy else []),
+        _bar(row),
+        Text(units.amount(row["baseline_value"], row["unit"]), style="dim"),
+        Text(baseline["short"] if baseline else row["baseline"], style="dim"),
+    ]
 
 
 def _quartiles(row: Mapping[str, Any]) -> Text:
     if row["ratio_p25"] is None:
         return Text("")
-    return Text(f"{_ratio(row['ratio_p25'])}–{_ratio(row['ratio_p75'])}", style="dim")
+    return Text(f"{units.ratio(row['ratio_p25'])}–{units.ratio(row['ratio_p75'])}", style="dim")
 
 
-def _ratio(ratio: float | None) -> str:
-    """At least two significant digits, never in exponents."""
-    if ratio is None:
-        return "–"
-    places = 2 if ratio <= 0 else max(2, 1 - math.floor(math.log10(ratio)))
-    return _digits(ratio) if ratio >= 0.1 else f"{ratio:.{min(places, 6)}f}"
-
-
-def _bar(row: Mapping[str, Any]) -> str:
-    bar = row["bar"]
-    if bar is None:
-        return ""
-    sign = "≥" if bar["least"] else "≤"
-    return f"{sign} {bar['bound']:.2f}" if bar["of"] == "ratio" else f"{sign} {amount(bar['bound'], row['unit'])}"
-
-
-def _met(row: Mapping[str, Any]) -> Text:
+def _bar(row: Mapping[str, Any]) -> Text:
+    """The verdict as a word's first sign too: colours are no information to everybody."""
     if row["bar"] is None:
         return Text("")
-    if row["met"] is None:
-        return Text("?", style="yellow")
-    return Text("yes", style="green") if row["met"] else Text("NO", style="bold red")
+    mark, style = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("?", "yellow")}[row["met"]]
+    return Text(f"{mark} {units.bar(row)}", style=style)
 
 
 def _closing(report: Mapping[str, Any]) -> RenderableType:
-    lines = [Text(f"{group} was not measured: {why}", style="yellow") for group, why in report["unmeasured"].items()]
-    if report["noise"]:
+    lines = [
+        Text(f"{report['groups'][group]['title']}: not measured, because {why}", style="yellow")
+        for group, why in report["unmeasured"].items()
+    ]
+    reasons = report["noise"]
+    if reasons:
         lines.append(Text("A noisy machine: do not rely on these figures.", style="bold yellow"))
-        lines += [Text(f"  {reason}", style="yellow") for reason in report["noise"]]
+        lines += [Text(f"  {reason}", style="yellow") for reason in reasons[:_MOST_REASONS]]
+        if len(reasons) > _MOST_REASONS:
+            lines.append(Text(f"  … and {len(reasons) - _MOST_REASONS} more such", style="yellow"))
     bars = report["bars"]
     total = sum(bars.values())
     if total:

@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_the_report_names_its_schema_and_what_it_was_measured_on(report: dict[str, Any]) -> None:
     """Kind, version, date in UTC, machine, versions and load average are there."""
-    assert (report["kind"], report["schema"], report["quick"]) == ("pdsandbox-benchmarks", 2, True)
+    assert (report["kind"], report["schema"], report["quick"]) == ("pdsandbox-benchmarks", 3, True)
     assert report["date"].endswith("+00:00")
     assert report["machine"]["cpu"]
     assert report["machine"]["cores"] >= 1
@@ -220,20 +221,22 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def judge(harness: Any, samples: dict[str, list[float]], **bar: Any) -> dict[str, Any]:
     """The report on one made-up row, subject "a" against baseline "b", on a quiet machine."""
-    measure, machine, report, when = (harness(name) for name in ("measure", "machine", "report", "app"))
+    measure, machine, report, session = (harness(name) for name in ("measure", "machine", "report", "session"))
     row = measure.Row("row", "a row", "a", "b", bar=measure.Bar(**bar) if bar else None)
     series = (measure.Series("a", "subject"), measure.Series("b", "baseline"))
     group = measure.Group("group", "a group", series, (row,), lambda: None, rounds=1, quick_rounds=1)
     quiet = machine.Load((0.0, 0.0, 0.0), 0.0, 1.0)
     made: dict[str, Any] = report.build(
         [group],
-        samples,
-        {} if samples["a"] else {"group": "no such file"},
+        session.Session(
+            {"group": session.Taken(planned=1, samples=samples, passes=[1])},
+            unmeasured={} if samples["a"] else {"group": "no such file"},
+        ),
         machine={},
         versions={},
         before=quiet,
         after=quiet,
-        date=when.datetime.now(when.UTC),
+        date=datetime.now(UTC),
         duration_s=1.0,
         quick=False,
     )
