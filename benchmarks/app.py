@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from . import (
     bulk,
     calls,
+    commands,
     compiling,
     deadlines,
     files,
@@ -67,17 +68,23 @@ GROUPS: tuple[Group, ...] = (
 _REFRESH_S = 0.2
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="Fewer rounds: done in less than a minute.")
 @click.option("--rounds", type=click.IntRange(1, 100_000), help="Rounds of each group, however long they take.")
 @click.option("--only", "only", multiple=True, type=click.Choice([g.key for g in GROUPS]), help="Only this group.")
 @click.option("--json", "json_file", type=files.OUT, help="Write the report here; - is standard output.")
+@click.option("--html", "html_file", type=files.OUT, help="Write the report as a page with charts here.")
+@click.option("--svg", "svg_file", type=files.OUT, help="Write the page's first chart here.")
 @click.option("--check", is_flag=True, help="Exit with 1 if a bar is missed or could not be measured.")
+@click.pass_context
 def cli(
+    context: click.Context,
     quick: bool,
     rounds: int | None,
     only: Sequence[str],
     json_file: str | None,
+    html_file: str | None,
+    svg_file: str | None,
     check: bool,
 ) -> None:
     """Measure pdsandbox on this machine, each figure beside its baseline from the same run.
@@ -86,11 +93,19 @@ def cli(
     rounds (p99 and maximum where a row says so); less is better, except of rates. The exit status is 0 whatever the
     figures are, unless --check is given; 1 when a group failed, and 2 for a wrong command.
     """
-    outputs = {"--json": json_file}
+    if context.invoked_subcommand is not None:
+        if any((quick, rounds, only, json_file, html_file, svg_file, check)):
+            raise click.UsageError(f"{context.invoked_subcommand} takes no options of a measurement")
+        return
+    outputs = {"--json": json_file, "--html": html_file, "--svg": svg_file}
+    if [*outputs.values()].count("-") > 1:
+        raise click.UsageError("standard output takes one of --json, --html and --svg")
     # Better now than after minutes.
     for option, file in outputs.items():
         if file is not None:
             files.check_writable(file, option)
+    if html_file or svg_file:
+        files.check_drawable()
     # What goes to standard output is there alone.
     console = Console(stderr="-" in outputs.values(), markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
@@ -100,11 +115,26 @@ def cli(
     if json_file is not None:
         files.write(json_file, files.to_json(report))
     show(report, console)
+    if html_file is not None or svg_file is not None:
+        # Here, because loading a plotting library would make this process larger while peers fork it.
+        from . import page
+
+        if html_file is not None:
+            files.write(html_file, page.html(report))
+        if svg_file is not None:
+            try:
+                files.write(svg_file, page.hero(report))
+            except page.Nothing as exc:
+                raise click.ClickException(str(exc)) from exc
     for key, text in session.failed.items():
         click.echo(f"\n{key} failed:\n{text}", err=True)
     missed = check and bool(report["bars"]["missed"] or report["bars"]["unmeasured"])
     if missed or session.failed:
         sys.exit(1)
+
+
+for command in (commands.html, commands.chart):
+    cli.add_command(command)
 
 
 def measure(
