@@ -133,7 +133,7 @@ def cli(
         sys.exit(1)
 
 
-for command in (commands.html, commands.chart):
+for command in (commands.html, commands.chart, commands.compare):
     cli.add_command(command)
 
 

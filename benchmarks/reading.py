@@ -8,7 +8,6 @@ filled up to schema 3.
 from __future__ import annotations
 
 import json
-import math
 import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, get_args
@@ -23,6 +22,10 @@ _FIGURES = ("mean", "min", "p25", "p50", "p75", "p90", "p99", "max")
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # Longer than any real text of a report; keeps pages and charts readable, whoever wrote the file.
 _LONGEST = 2000
+
+# Of seconds, bytes, rates and ratios; a difference of two times may come out as small as rounding. What is computed
+# from such numbers neither overflows nor vanishes.
+_LEAST, _MOST = 1e-30, 1e18
 
 Check = Callable[[Any, str], None]
 
@@ -94,9 +97,8 @@ def _text(value: Any, where: str) -> None:
 
 
 def _number(value: Any, where: str) -> None:
-    # A float cannot hold every int, and an infinite one is no measurement.
-    if type(value) not in (int, float) or not abs(value) < 1e300 or math.isnan(value):
-        _fail(where, "a finite number", value)
+    if type(value) not in (int, float) or not (value == 0 or _LEAST <= abs(value) <= _MOST):
+        _fail(where, f"a number of a size that can be measured ({_LEAST:g} to {_MOST:g})", value)
 
 
 def _count(value: Any, where: str) -> None:

@@ -97,6 +97,9 @@ def run(
 
         try:
             samples = take(group, leg.rounds, count, least=leg.least, until=until)
+            for key, values in samples.items():
+                if not all(map(math.isfinite, values)):
+                    raise ValueError(f"a sample of {key} is no finite number")
         except Unmeasurable as exc:
             session.unmeasured[group.key] = _plain(str(exc))
             taken.samples = {}

@@ -223,6 +223,15 @@ def test_what_cannot_be_measured_is_left_out_of_later_passes_too(harness: Any) -
     assert "bad.a" not in session.samples
 
 
+def test_a_sample_that_is_no_number_is_a_failure(harness: Any) -> None:
+    """It would only show when the report is written, after minutes."""
+    bad = Recorder(harness, "bad")
+    bad.sample = lambda: float("inf")
+    session = go(harness, [bad])
+    assert session.unmeasured == {"bad": "it failed: ValueError: a sample of bad.a is no finite number"}
+    assert session.samples == {}
+
+
 def test_a_group_that_fails_is_told_with_its_traceback(harness: Any) -> None:
     """Minutes of measuring are not lost for one group; nor is the failure."""
     bad, good = Recorder(harness, "bad"), Recorder(harness, "good")
