@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from . import significance
 from .stats import nearest_rank, quartiles
+from .units import MORE_IS_BETTER
 
 # Of a false alarm anywhere in a comparison of two runs of the same code.
 _ALPHA = 0.01
@@ -106,7 +107,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], *, least: float = 0.
     for (index, found), is_significant in zip(judged.items(), significant, strict=True):
         verdict: Verdict = "same"
         if is_significant and found.counts:
-            less_is_better = after[changes[index].key]["unit"] != "per_s"
+            less_is_better = after[changes[index].key]["unit"] not in MORE_IS_BETTER
             verdict = "worse" if (found.change > 0) == less_is_better else "better"
         changes[index] = replace(
             changes[index],

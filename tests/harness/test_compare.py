@@ -100,12 +100,13 @@ def test_sixty_rows_of_the_same_code_are_the_same(harness: Any, assemble: Any) -
 
 
 @pytest.mark.parametrize(("factor", "verdict"), [(1.4, "worse"), (1 / 1.4, "better"), (1.02, "same")])
-@pytest.mark.parametrize("unit", ["s", "bytes", "share", "per_s"])
+@pytest.mark.parametrize("unit", ["s", "bytes", "share", "per_s", "count"])
 def test_what_changed_is_seen_in_the_right_direction(judge: Any, unit: str, factor: float, verdict: str) -> None:
-    """Less is better, except of rates; 2 % is nothing."""
-    change = judge(take(1), take(2, factor=1 / factor if unit == "per_s" else factor), unit=unit)
+    """Less is better, except of rates and counts; 2 % is nothing."""
+    more = unit in ("per_s", "count")
+    change = judge(take(1), take(2, factor=1 / factor if more else factor), unit=unit)
     assert change.verdict == verdict
-    if verdict == "worse" and unit != "per_s":
+    if verdict == "worse" and not more:
         assert 0.3 < change.change < 0.5
 
 

@@ -207,7 +207,7 @@ def test_axes_are_logarithmic_where_magnitudes_differ(
         ET.fromstring(harness("plot").draw(chart, narrow=narrow))
 
 
-@pytest.mark.parametrize("unit", ["s", "bytes", "per_s", "share"])
+@pytest.mark.parametrize("unit", ["s", "bytes", "per_s", "share", "count"])
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 @pytest.mark.parametrize("kind", ["bars", "distribution"])
 def test_any_magnitude_of_any_unit_can_be_drawn(harness: Any, build: Any, unit: str, scale: float, kind: str) -> None:

@@ -106,6 +106,7 @@ def test_whose_a_series_is_follows_from_the_rows_unless_it_says_so(harness: Any,
         (912.4, "per_s", "912 /s"),
         (91_240, "per_s", "91.2 k/s"),
         (0.0048, "share", "0.48 %"),
+        (98.0, "count", "98"),
         (None, "s", "–"),
     ],
 )
