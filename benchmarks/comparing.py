@@ -1,10 +1,10 @@
 """What changed between two reports beyond noise. Pure, and gives the same answer each time.
 
 A row is compared by its ratio to its baseline, so that a machine that is slower today cancels out. It has changed when
-the change is large enough (`least`, doubled for each reason to distrust the runs) and significant: at 1 % for all rows
-together, since among sixty rows one in a hundred looks significant by chance alone. Tails (p99, maximum) rest
-on a few samples whose spread nobody knows: they have changed when more of one run's samples lie beyond the other's tail
-than chance would put there, and by far more than medians must.
+the change is large enough (`least`, or some times that where the runs deserve distrust) and significant: at 1 % for all
+rows together, since among sixty rows one in a hundred looks significant by chance alone. Tails (p99, maximum) rest on a
+few samples whose spread nobody knows: they have changed when more of one run's samples lie beyond the other's tail than
+chance would put there, and by far more than medians must.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from . import significance
+from .machine import LEAST_FREE_CORES
 from .stats import nearest_rank, quartiles
 from .units import MORE_IS_BETTER
 
@@ -24,6 +25,9 @@ _ALPHA = 0.01
 _ALPHA_ROW = 0.01
 # Of the same code, p99 and maximum varied by half from run to run where medians varied by 5 %.
 _TAIL_FACTOR = 10.0
+# A quick run measures a group for some seconds: what lasts longer cannot show within it. Two of the same code, one
+# beside other programs, differed by 30 % in three rows of a hundred.
+_ONE_PASS = 4.0
 _TAILS = {"p99": 0.99, "max": 1.0}
 _SAME_FIELDS = ("series", "baseline", "statistic", "unit")
 
@@ -140,11 +144,17 @@ def _judge(old: tuple[Mapping[str, Any], Any], new: tuple[Mapping[str, Any], Any
     statistic = rows[1]["statistic"]
     if statistic in _TAILS:
         return _judge_tail(samples, _TAILS[statistic], least * _TAIL_FACTOR)
-    return _judge_middle(samples, statistic, least)
+    passes = [report["groups"][row["group"]]["passes"] for row, report in (old, new)]
+    return _judge_middle(samples, passes, statistic, least)
 
 
-def _judge_middle(samples: Sequence[Sequence[Sequence[float]]], statistic: Any, least: float) -> _Judged:
-    before, after = (significance.ratio(subject, baseline, statistic) for subject, baseline in samples)
+def _judge_middle(
+    samples: Sequence[Sequence[Sequence[float]]], passes: Sequence[Sequence[int]], statistic: Any, least: float
+) -> _Judged:
+    before, after = (
+        significance.ratio(subject, baseline, statistic, parts)
+        for (subject, baseline), parts in zip(samples, passes, strict=True)
+    )
     if before is None or after is None or (not before.logarithm and not before.value):
         raise _CannotJudge("a ratio to zero")
     if before.logarithm != after.logarithm:
@@ -187,13 +197,16 @@ def _distrust(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[float, li
     factor, notes = 1.0, []
     for name, report in (("OLD", old), ("NEW", new)):
         if report["noise"]:
-            notes.append(f"{name} was measured on a noisy machine")
-        if report["quick"]:
-            notes.append(f"{name} was a quick run")
+            beside = f", beside other programs (load average {_load(report):.2f})" if _busy(report) else ""
+            notes.append(f"{name} was measured on a noisy machine{beside}")
+        if _one_pass(report):
+            notes.append(f"{name} went through its groups once: a slow minute may have been one group's alone")
     if old["noise"] or new["noise"]:
         factor *= 2
-    if old["quick"] or new["quick"]:
-        factor *= 2  # in one pass, what differs from start to start does not show
+    if _busy(old) or _busy(new):
+        factor *= 2  # contenders need one core or two: where others take them, not all slow down alike
+    if _one_pass(old) or _one_pass(new):
+        factor *= _ONE_PASS
     differing = [name for name in ("cpu", "cores", "architecture", "virtual") if _differ(old, new, "machine", name)]
     if differing:
         factor *= 2
@@ -208,6 +221,19 @@ def _distrust(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[float, li
         if _differ(old, new, "versions", name)
     ]
     return factor, notes
+
+
+def _load(report: Mapping[str, Any]) -> float:
+    return float(report["load"]["average_before"][0])
+
+
+def _busy(report: Mapping[str, Any]) -> bool:
+    return bool(report["machine"]["cores"] - _load(report) < LEAST_FREE_CORES)
+
+
+def _one_pass(report: Mapping[str, Any]) -> bool:
+    """Quick runs, and those with a given number of rounds."""
+    return all(len(group["passes"]) < 2 for group in report["groups"].values())
 
 
 def _differ(old: Mapping[str, Any], new: Mapping[str, Any], part: str, name: str) -> bool:

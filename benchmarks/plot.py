@@ -268,7 +268,7 @@ def _distribution(axes: Axes, chart: Chart, mark: Mark, number: int, narrow: boo
         y = centre + half * (2 * ((order * 0.6180339887) % 1) - 1)
         xs += (dot, dot, math.nan)
         ys += (y, y, math.nan)
-    _stroke(axes, xs, ys, color, 4.5, 0.45)
+    _stroke(axes, xs, ys, color, 4.5, 0.65)
     _stroke(axes, [mark.middle, mark.middle], [centre - half - 0.06, centre + half + 0.06], svg.INK, 2.5)
 
 

@@ -34,12 +34,15 @@ class Estimate:
     logarithm: bool
 
 
-def ratio(subject: Sequence[float], baseline: Sequence[float], statistic: Literal["p50", "mean"]) -> Estimate | None:
+def ratio(
+    subject: Sequence[float], baseline: Sequence[float], statistic: Literal["p50", "mean"], passes: Sequence[int] = ()
+) -> Estimate | None:
     """The subject's statistic over the baseline's: of medians the median of the rounds' own ratios where rounds pair
     up, which wanders half as far. None where the baseline is zero, or there are fewer than `FEWEST` samples.
 
     Both are resampled in blocks of neighbouring rounds (an eighth of the run): a machine is slow for seconds at a
     time, so neighbours resemble each other, and drawing them one by one would claim a precision that is not there.
+    Where `passes` (rounds of each) divides the samples, the error is at least what the passes differ by.
     """
     upper, lower = np.asarray(subject, float), np.asarray(baseline, float)
     if min(len(upper), len(lower)) < FEWEST:
@@ -59,9 +62,26 @@ def ratio(subject: Sequence[float], baseline: Sequence[float], statistic: Litera
     blocks = min(_BLOCKS, len(upper), len(lower))
     # A sample's own deviation is too small by this, blocks being few.
     few = math.sqrt(blocks / (blocks - 1))
-    if value > 0 and (drawn > 0).all():
-        return Estimate(math.log(value), few * float(np.std(np.log(drawn), ddof=1)), blocks - 1, logarithm=True)
-    return Estimate(value, few * float(np.std(drawn, ddof=1)), blocks - 1, logarithm=False)
+    parts = _parts(upper, lower, statistic, passes)
+    logarithm = bool(value > 0 and (drawn > 0).all() and (parts > 0).all())
+    if logarithm:
+        value, drawn, parts = math.log(value), np.log(drawn), np.log(parts)
+    error = few * float(np.std(drawn, ddof=1))
+    if len(parts) > 1:
+        error = max(error, float(np.std(parts, ddof=1)) / math.sqrt(len(parts)))
+    return Estimate(value, error, blocks - 1, logarithm)
+
+
+def _parts(upper: Floats, lower: Floats, statistic: str, passes: Sequence[int]) -> Floats:
+    """The ratio in each pass; nothing where there is one, or the passes are not those of the samples."""
+    if len(passes) < 2 or 0 in passes or not sum(passes) == len(upper) == len(lower):
+        return np.empty(0)
+    ends = np.cumsum(passes)[:-1]
+    pairs = zip(np.split(upper, ends), np.split(lower, ends), strict=True)
+    if statistic == "p50" and (lower > 0).all():
+        return np.array([np.median(above / below) for above, below in pairs])
+    middles = [(float(np.mean(above)), float(np.mean(below))) for above, below in pairs]
+    return np.array([above / below for above, below in middles]) if all(below for _, below in middles) else np.empty(0)
 
 
 def _blocks(generator: np.random.Generator, count: int) -> npt.NDArray[np.intp]:

@@ -66,6 +66,7 @@ def assemble(harness: Any) -> Build:
         *,
         unmeasured: Mapping[str, str] | None = None,
         load: float = 0.0,
+        passes: Sequence[int] = (100, 100, 100),
         quick: bool = False,
         machine: Mapping[str, Any] = MACHINE,
         versions: Mapping[str, Any] = VERSIONS,
@@ -75,7 +76,7 @@ def assemble(harness: Any) -> Build:
             group.key: session.Taken(
                 planned=group.rounds,
                 samples={s.key: list(samples[s.key]) for s in group.series if s.key in samples},
-                passes=[group.rounds],
+                passes=list(passes),
                 duration_s=1.0,
             )
             for group in groups
