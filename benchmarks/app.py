@@ -165,7 +165,7 @@ def _progress(rounds: Sequence[int], console: Console) -> Iterator[tuple[Callabl
     """A progress bar in a terminal, nothing elsewhere; what to call after each round, and after each leg of so many
     `rounds` or fewer. It has no thread of its own, which would take part in what is measured: it is drawn between
     rounds."""
-    columns = (TextColumn("{task.description:<26}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<36}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=console, auto_refresh=False, transient=True, disable=not console.is_terminal)
     drawn = 0.0
     ends = itertools.accumulate(rounds)

@@ -115,7 +115,23 @@ def _in(thread: ThreadPoolExecutor, contender: Contender) -> Mapping[str, float]
     return thread.submit(contender).result()
 
 
-GROUP = Group("bulk", "guest memory", SERIES, ROWS, _open, rounds=200, quick_rounds=20)
+GROUP = Group(
+    "bulk",
+    "guest memory",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=200,
+    quick_rounds=20,
+    caption="Reading and writing a guest's memory, where the kernel copies between processes.",
+)
 PIPE_GROUP = Group(
-    "bulkpipe", "guest memory, no process_vm", PIPE_SERIES, PIPE_ROWS, _open_pipe, rounds=200, quick_rounds=20
+    "bulkpipe",
+    "guest memory, no process_vm",
+    PIPE_SERIES,
+    PIPE_ROWS,
+    _open_pipe,
+    rounds=200,
+    quick_rounds=20,
+    caption="The same through the pipe, where the kernel refuses to.",
 )

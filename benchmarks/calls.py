@@ -23,7 +23,7 @@ _BATCH = 1000
 
 SERIES = (
     Series("isolated.call", 'Supervisor: instance.call("add", [I32(1), I32(2)])'),
-    Series("isolated.call_off", 'the same, Supervisor(hardening="off")', short="hardening off"),
+    Series("isolated.call_off", 'the same, Supervisor(hardening="off")', short="hardening off", side="ours"),
     Series("isolated.call_ints", 'Supervisor: instance.call("add", [1, 2])'),
     Series("isolated.func", 'Supervisor: add = instance.func("add"); add(1, 2)'),
     Series("isolated.call_many", f'Supervisor: instance.call_many("add", {_BATCH:,} rows of ints), per row'),
@@ -111,4 +111,15 @@ def _open() -> Iterator[Sequence[Contender]]:
         )
 
 
-GROUP = Group("calls", "warm calls", SERIES, ROWS, _open, rounds=300, quick_rounds=60, warmup=5)
+GROUP = Group(
+    "calls",
+    "warm calls",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=300,
+    quick_rounds=60,
+    warmup=5,
+    caption="One small function, called again and again, every limit at its default. The bare pipe is the floor "
+    "under any isolation by processes.",
+)

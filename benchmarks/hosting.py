@@ -185,4 +185,13 @@ def _open() -> Iterator[Sequence[Contender]]:
         )
 
 
-GROUP = Group("hosting", "host functions", SERIES, ROWS, _open, rounds=200, quick_rounds=30)
+GROUP = Group(
+    "hosting",
+    "host functions",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=200,
+    quick_rounds=30,
+    caption="A guest calls back into Python: in its worker, or in your own process.",
+)

@@ -83,4 +83,14 @@ def _open() -> Iterator[Sequence[Contender]]:
         yield (_busy, idle)
 
 
-GROUP = Group("idle", "idle workers", SERIES, ROWS, _open, rounds=5, quick_rounds=1, warmup=0)
+GROUP = Group(
+    "idle",
+    "idle workers",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=5,
+    quick_rounds=1,
+    warmup=0,
+    caption="What a supervisor, its fork server and fifty workers do while nobody calls.",
+)

@@ -26,7 +26,7 @@ SERIES = (
     Series("memory.worker.uss", "idle worker: unique memory", "bytes"),
     Series("memory.python.pss", "idle bare Python (-I -S): proportional memory", "bytes", short="python -I -S"),
     Series("memory.python.uss", "idle bare Python (-I -S): unique memory", "bytes", short="python -I -S"),
-    Series("memory.server.pss", "the fork server of 20 idle workers: proportional memory", "bytes"),
+    Series("memory.server.pss", "the fork server of 20 idle workers: proportional memory", "bytes", side="ours"),
 )
 ROWS = (
     Row(
@@ -94,5 +94,15 @@ def _open() -> Iterator[Sequence[Contender]]:
 
 
 GROUP = Group(
-    "memory", "memory of idle workers", SERIES, ROWS, _open, rounds=_COUNT, quick_rounds=_COUNT, warmup=0, fixed=True
+    "memory",
+    "memory of idle workers",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=_COUNT,
+    quick_rounds=_COUNT,
+    warmup=0,
+    fixed=True,
+    caption="What one more worker costs while there are twenty, each after its first call. Proportional: a page "
+    "that n processes share counts 1/n each.",
 )

@@ -72,6 +72,7 @@ _PROFILE_SERIES = tuple(
             f"profile.plain.{profile.key}",
             f"wasmtime-py in-process, metering {profile.title}: the same call",
             short=f"wasmtime-py in-process, metering {profile.title}",
+            side="peer",
         ),
     )
 )
@@ -160,7 +161,25 @@ def _open_profiles() -> Iterator[Sequence[Contender]]:
         )
 
 
-GROUP = Group("guest", "guest code", _LONG_SERIES, _LONG_ROWS, _open_long, rounds=9, quick_rounds=2, warmup=0)
+GROUP = Group(
+    "guest",
+    "guest code",
+    _LONG_SERIES,
+    _LONG_ROWS,
+    _open_long,
+    rounds=9,
+    quick_rounds=2,
+    warmup=0,
+    caption="Guest code that computes for a second, in a worker and in plain wasmtime-py.",
+)
 PROFILES = Group(
-    "profiles", "metering", _PROFILE_SERIES, _PROFILE_ROWS, _open_profiles, rounds=20, quick_rounds=3, warmup=0
+    "profiles",
+    "metering",
+    _PROFILE_SERIES,
+    _PROFILE_ROWS,
+    _open_profiles,
+    rounds=20,
+    quick_rounds=3,
+    warmup=0,
+    caption="What stopping a guest costs it: by fuel, by epochs, by both, or only by killing its process.",
 )

@@ -69,4 +69,13 @@ def _open() -> Iterator[Sequence[Contender]]:
         )
 
 
-GROUP = Group("onecore", "warm calls on one core", SERIES, ROWS, _open, rounds=300, quick_rounds=60)
+GROUP = Group(
+    "onecore",
+    "warm calls on one core",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=300,
+    quick_rounds=60,
+    caption="Both ends on one core, where nobody can spin.",
+)

@@ -34,7 +34,7 @@ _REST_S = 0.003
 
 _OURS = "peers.isolated"
 SERIES = (
-    Series(_OURS, 'Supervisor: add = instance.func("add"); add(1, 2)'),
+    Series(_OURS, 'Supervisor: add = instance.func("add"); add(1, 2)', short="pdsandbox, isolated"),
     Series(
         "peers.wasmtime",
         "wasmtime-py in-process: add(store, 1, 2), fuel metered, set once",
@@ -125,4 +125,15 @@ def _rest() -> Mapping[str, float]:
     return {}
 
 
-GROUP = Group("peers", "warm calls of others", SERIES, ROWS, _open, rounds=300, quick_rounds=40)
+GROUP = Group(
+    "peers",
+    "one warm call: pdsandbox and others",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=300,
+    quick_rounds=40,
+    caption="The same add(1, 2), through each library's own public API. The pools call wasmtime-py in another "
+    "process, which nothing limits or locks down.",
+    hero=tuple(series.key for series in SERIES),
+)

@@ -165,4 +165,14 @@ def _open() -> Iterator[Sequence[Contender]]:
         )
 
 
-GROUP = Group("peerstarts", "starts of others", SERIES, ROWS, _open, rounds=20, quick_rounds=2, warmup=1)
+GROUP = Group(
+    "peerstarts",
+    "first answers: pdsandbox and others",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=20,
+    quick_rounds=2,
+    warmup=1,
+    caption="From nothing, or from a compiled module, to the first answer. In-process plugins start no process.",
+)

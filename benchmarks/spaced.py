@@ -73,4 +73,13 @@ def _open() -> Iterator[Sequence[Contender]]:
         )
 
 
-GROUP = Group("spaced", "calls 5 ms apart", SERIES, ROWS, _open, rounds=300, quick_rounds=60)
+GROUP = Group(
+    "spaced",
+    "calls 5 ms apart",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=300,
+    quick_rounds=60,
+    caption="A call that comes alone: nobody spins, and each side pays its wake-ups.",
+)

@@ -114,4 +114,13 @@ def _open() -> Iterator[Sequence[Contender]]:
         yield (bare_python, both, spare.sample)
 
 
-GROUP = Group("starts", "worker starts", SERIES, ROWS, _open, rounds=200, quick_rounds=35)
+GROUP = Group(
+    "starts",
+    "worker starts",
+    SERIES,
+    ROWS,
+    _open,
+    rounds=200,
+    quick_rounds=35,
+    caption="From a cached module to the first answer of a fresh, locked-down worker.",
+)

@@ -55,6 +55,7 @@ _CROWD_SERIES = (
         f"{_FEW} workers, {_FEW} threads: add(1, 2), calls a second",
         unit="per_s",
         short=f"{_FEW} workers, {_FEW} threads",
+        side="ours",
     ),
 )
 _CROWD_ROWS = (
@@ -143,7 +144,25 @@ def _open_crowd() -> Iterator[Sequence[Contender]]:
         )
 
 
-PAIR = Group("pair", "two that compute", _PAIR_SERIES, _PAIR_ROWS, _open_pair, rounds=12, quick_rounds=3, warmup=0)
+PAIR = Group(
+    "pair",
+    "two that compute",
+    _PAIR_SERIES,
+    _PAIR_ROWS,
+    _open_pair,
+    rounds=12,
+    quick_rounds=3,
+    warmup=0,
+    caption="Two guests that compute, on a core each.",
+)
 CROWD = Group(
-    "crowd", "many workers at once", _CROWD_SERIES, _CROWD_ROWS, _open_crowd, rounds=20, quick_rounds=3, warmup=1
+    "crowd",
+    "many workers at once",
+    _CROWD_SERIES,
+    _CROWD_ROWS,
+    _open_crowd,
+    rounds=20,
+    quick_rounds=3,
+    warmup=1,
+    caption="Short calls from as many threads as workers.",
 )
