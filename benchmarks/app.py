@@ -71,7 +71,8 @@ _REFRESH_S = 0.2
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--quick", is_flag=True, help="Fewer rounds: done in less than a minute.")
 @click.option("--rounds", type=click.IntRange(1, 100_000), help="Rounds of each group, however long they take.")
-@click.option("--only", "only", multiple=True, type=click.Choice([g.key for g in GROUPS]), help="Only this group.")
+@click.option("--only", "only", multiple=True, metavar="GROUP", type=click.Choice([g.key for g in GROUPS]),
+              help=f"Only this group, and others so named: {', '.join(g.key for g in GROUPS)}.")  # fmt: skip
 @click.option("--json", "json_file", type=files.OUT, help="Write the report here; - is standard output.")
 @click.option("--html", "html_file", type=files.OUT, help="Write the report as a page with charts here.")
 @click.option("--svg", "svg_file", type=files.OUT, help="Write the page's first chart here.")

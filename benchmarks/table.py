@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +14,8 @@ from . import units
 
 # Narrower than this, the quartiles of the ratio make way for the names.
 _ROOMY = 120
+# There, a baseline's name is cut before a row's is broken.
+_NARROW_NAME = 23
 # More reasons than this tell nobody more; all are in the report's file.
 _MOST_REASONS = 6
 
@@ -57,7 +60,7 @@ def _table(report: Mapping[str, Any], *, roomy: bool) -> Table:
         table.add_column("quartiles", no_wrap=True)
     table.add_column("bar", no_wrap=True)
     table.add_column("of", justify="right", no_wrap=True)
-    table.add_column("baseline", no_wrap=True, overflow="ellipsis")
+    table.add_column("baseline", no_wrap=True, overflow="ellipsis", max_width=None if roomy else _NARROW_NAME)
     for key, rows in by_group(report).items():
         table.add_row(Text(report["groups"][key]["title"], style="bold"))
         for row in rows:
@@ -69,7 +72,7 @@ def _table(report: Mapping[str, Any], *, roomy: bool) -> Table:
 def _cells(report: Mapping[str, Any], row: Mapping[str, Any], *, roomy: bool) -> Sequence[RenderableType]:
     baseline = report["series"].get(row["baseline"])
     return [
-        Text(f"  {row['title']}"),
+        Padding(Text(row["title"]), (0, 0, 0, 2)),
         units.amount(row["value"], row["unit"]),
         Text(units.ratio(row["ratio"]), style="bold"),
         *([_quartiles(row)] if roomy else []),
