@@ -2,11 +2,13 @@
 
 `host` is one shared host a kind, with default limits; `host_factory` makes one with other limits and closes it;
 `instantiate` compiles and instantiates in one go and closes. A marker `requires(Capability.X)` passes over a host
-that lists X as missing.
+that lists X as missing. `piped` keeps the supervisor from copying guest memory without the worker's help.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,22 @@ def instantiate(host: Any) -> Iterator[Callable[..., Any]]:
     yield make
     for each in reversed(made):
         each.close()
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory goes through the worker's pipes, and takes its part in it: the kernel refuses copies between processes,
+    as it does for another user's worker, or one that is not dumpable."""
+    refuse_copies(monkeypatch, errno.EPERM)
+
+
+def refuse_copies(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Every copy between processes fails with this errno."""
+
+    def refused(*_args: Any, **_options: Any) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pdsandbox.platform.os_.copy_process", refused)
 
 
 @pytest.fixture(autouse=True)

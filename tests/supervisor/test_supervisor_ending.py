@@ -80,6 +80,7 @@ def test_during_a_host_function(host, end, cls, cause):
 
 @EACH_END
 @pytest.mark.parametrize("operation", ["memory_read", "memory_write", "first call"])
+@pytest.mark.usefixtures("piped")
 def test_during_an_operation_that_is_not_answered(host, end, cls, cause, operation):
     """A worker that is stopped keeps nobody from ending it, nor from hearing of it."""
     instance = make_guest(host)

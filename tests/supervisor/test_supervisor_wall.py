@@ -171,6 +171,7 @@ SILENT = {
 
 
 @pytest.mark.parametrize("operation", SILENT.values(), ids=SILENT)
+@pytest.mark.usefixtures("piped")
 def test_a_worker_that_does_not_answer(make_supervisor, operation):
     """Stopped, it neither reads nor writes; the operation ends at the deadline all the same."""
     host = make_supervisor(wall_s=WALL_S)
@@ -181,6 +182,7 @@ def test_a_worker_that_does_not_answer(make_supervisor, operation):
     gone(instance, WallClockExceeded, Cause.WALL)
 
 
+@pytest.mark.usefixtures("piped")
 def test_a_worker_that_pauses_within_its_time(host):
     """Stopped and continued before the deadline, it answers as if nothing had been."""
     instance = make_guest(host)
@@ -195,6 +197,19 @@ def test_a_worker_that_pauses_within_its_time(host):
         eventually(lambda: instance._talk.busy)
         os.kill(instance.pid, signal.SIGCONT)
         assert running.result() == answer
+
+
+def test_memory_needs_no_worker_that_answers(make_supervisor):
+    """Where the kernel copies, a worker that is stopped is read and written all the same, and goes on as if nothing
+    had been."""
+    host = make_supervisor(wall_s=WALL_S)
+    instance = make_guest(host)
+    stop_process(instance.pid)
+    instance.memory_write(1, b"x" * 60_000)
+    assert instance.memory_read(0, 60_002) == b"\0" + b"x" * 60_000 + b"\0"
+    os.kill(instance.pid, signal.SIGCONT)
+    assert instance.call("ok", wall_s=60.0) == [I32(42)]
+    assert instance.memory_read(1, 1) == b"x"
 
 
 def test_a_worker_stopped_while_instantiating(make_supervisor, spawned, monkeypatch):
