@@ -27,6 +27,7 @@ from .calling import Export
 from .conversation import Conversation
 from .handle import Handle
 from .housekeeper import Housekeeper
+from .memory import PIECE_BYTES
 from .module import Module
 
 # SIGKILL to a report takes about a millisecond; longer only when other processes hold every core.
@@ -193,24 +194,35 @@ class Instance(WasmInstance):
         self._on_memory(
             lambda watch: memory.write_direct(start, raw, watch) or None,
             lambda watch: memory.write(start, raw, watch),
+            torn=len(raw) > PIECE_BYTES,
         )
 
-    def _on_memory(self, direct: Callable[[monitor.Watch], _T | None], piped: Callable[[monitor.Watch], _T]) -> _T:
-        """A memory operation, in a turn of its own: without the worker, or if that cannot be (None), with it."""
+    def _on_memory(
+        self,
+        direct: Callable[[monitor.Watch], _T | None],
+        piped: Callable[[monitor.Watch], _T],
+        *,
+        torn: bool = False,
+    ) -> _T:
+        """A memory operation, in a turn of its own: without the worker, or if that cannot be (None), with it.
+
+        `torn`: whoever leaves it in the middle, leaves half of it in the guest's memory.
+        """
         wall_s = self._limits.wall_s
 
         def operation() -> _T:
             talk = self._talk
             started = time.monotonic()
             talk.prepare(started, wall_s)
-            done = direct(talk.watch(started, wall_s))
-            if done is None:
-                try:
+            talk.busy = torn
+            try:
+                done = direct(talk.watch(started, wall_s))
+                if done is None:
                     done = piped(talk.begin(started, wall_s))
-                except MemoryAccessError:
-                    talk.busy = False  # that was a whole valid reply, too
-                    raise
-                talk.busy = False
+            except MemoryAccessError:
+                talk.busy = False  # nothing was done; from the worker, that was a whole valid reply, too
+                raise
+            talk.busy = False
             return done
 
         return self._in_turn(wall_s, operation)
