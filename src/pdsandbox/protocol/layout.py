@@ -51,6 +51,8 @@ SPIN: Final = 1
 CONTINUED: Final = 2
 #: CALL flag: say in RESULT and HOST_CALL where the guest's memory is; without it they may say zeros.
 WHERE: Final = 4
+#: CALL flag: a core is free, so the worker may spin briefly for the answers to its host calls.
+FREE: Final = 8
 
 #: What a worker or compiler may send beside data: names, an error, a type. Data is capped by what was asked for.
 SMALL_CAP: Final = 1 << 20

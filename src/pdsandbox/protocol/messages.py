@@ -18,6 +18,7 @@ from .layout import COMPILE as COMPILE
 from .layout import COMPILED as COMPILED
 from .layout import CONTINUED as CONTINUED
 from .layout import ERROR as ERROR
+from .layout import FREE as FREE
 from .layout import HOST_CALL as HOST_CALL
 from .layout import HOST_CALL_LAYOUT as HOST_CALL_LAYOUT
 from .layout import HOST_FAIL as HOST_FAIL

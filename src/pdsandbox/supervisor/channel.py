@@ -77,6 +77,7 @@ class Channel:
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
         self.spin = os_.Spinner().read
+        self.spin_in_call = os_.Spinner().read  # for what comes between a call and its reply: what pays there differs
         self.held = False
         self.interrupted = False
 
@@ -156,7 +157,7 @@ class Channel:
             got = read(*reading)
             if got < 0:
                 if spin:
-                    got = self.spin(*reading, time.monotonic() + SPIN_S)
+                    got = self.spin_in_call(*reading, time.monotonic() + SPIN_S)
                 if got < 0:
                     self._wait(self._poll, self._replies, watch)
                     got = read(*reading)
@@ -208,6 +209,10 @@ class Channel:
         return self.handle.condemn(monitor.broke_protocol(what))
 
     # --- waiting and judging ---
+
+    def wait_reply(self, watch: monitor.Watch) -> None:
+        """Until the worker has said something. Raises the verdict on an overrun, or on its end."""
+        self._wait(self._poll, self._replies, watch)
 
     def _wait(self, poll: select.poll, fd: int, watch: monitor.Watch) -> None:
         """Until `fd` is ready. Raises the verdict on an overrun, or on the worker's end."""

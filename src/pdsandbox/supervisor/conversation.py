@@ -35,6 +35,8 @@ from .serving import Serving
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
 # Calls further apart than this are not worth a core between them.
 CLOSE_S: Final = 1e-3
+# A worker spins for 50 us after an answer.
+AWAKE_S: Final = 60e-6
 # A sample of resident memory takes 4 us: at most 0.4 % of the time.
 LOOK_S: Final = 1e-3
 _CALL: Final = m.CALL
@@ -42,6 +44,8 @@ _RESULT: Final = m.RESULT
 _read: Final = os_.read_raw
 _write: Final = os_.write_raw
 _WHERE: Final = m.WHERE
+_SPIN: Final = m.SPIN
+_FREE: Final = m.FREE
 _NOWHERE: Final = (0, 0)
 
 
@@ -64,7 +68,8 @@ class Conversation:
         self._interruptible = interruptible
         self.fuel = fuel
         self.busy = False
-        self._called_at = -math.inf  # when the last call began
+        self._answered_at = -math.inf  # when the last call was answered, or shortly before
+        self._flags = 0  # of the last call
         self._looked_at = -math.inf
         self._wall_s: float | None = -1.0  # of the last call, in microseconds:
         self._wall_us = 0
@@ -152,7 +157,7 @@ class Conversation:
             self._settle(loaded.fuel, budget)
             self.memory.where = loaded.base, loaded.size
             self.busy = False
-            self._called_at = time.monotonic()
+            self._answered_at = time.monotonic()
             return
         error = self._failure(kind, payload, budget, m.Failure.OF_LOAD)
         if isinstance(error, CompileError):  # our own artifact cannot be loaded, here and now
@@ -181,8 +186,10 @@ class Conversation:
             self.prepare(started, wall_s)
         unshared = meter.plain if fuel is None else None
         budget = meter.begin(fuel) if unshared is None else unshared
-        spin = started - self._called_at < CLOSE_S and len(running) < self._most
-        flags = spin | memory.flag
+        gap = started - self._answered_at
+        # Whoever waits for a worker that sleeps spins in vain; it wakes up, and then waits for the next call like that.
+        spin = self._flags & _SPIN and gap < AWAKE_S and len(running) < self._most
+        self._flags = flags = memory.flag | self._waiting_flags(gap)
         out, nbytes, head = channel.out, export.request_bytes, export.request_payload
         try:
             if channel.held or export.pack is None or export.unresolved is not None or nbytes > len(out):
@@ -194,8 +201,8 @@ class Conversation:
             data = export.params.encode(args)
             if not isinstance(exc, struct.error | TypeError):
                 raise  # a signal handler's
-            watch = self._send_at_length(export, data, flags, budget, started, wall_s)
-            return self._finish(export, budget, watch, spin=spin, plain=plain)
+            sent = self._send_at_length(export, data, flags, budget, started, wall_s)
+            return self._finish(export, budget, sent, plain=plain)
         self.busy = True
         # What follows is `Channel.send` and `Channel.receive` for a worker that is there and answers soon. The GIL is
         # kept: giving it up for every read would make every other thread's call wait for ours.
@@ -203,13 +210,20 @@ class Conversation:
         done = _write(channel.writing, channel.out_at, export.request_size)
         # The worker is at work from here on, so this costs nothing.
         running.add(self.handle)
-        self._called_at = started
+        self._answered_at = started
         if started > self._calm_until:
             self.prepare(started, wall_s)
         got = _read(*reading)
-        if got < 0 and spin and done == nbytes:
-            got = channel.spin(*reading, time.monotonic() + SPIN_S)
-        if got == export.reply_bytes:
+        watch: monitor.Watch | None = None
+        if got < 0 and done == nbytes:
+            if spin:
+                got = channel.spin(*reading, time.monotonic() + SPIN_S)
+            if got < 0:
+                watch = self.watch(started, wall_s, call=True)
+                channel.wait_reply(watch)
+                got = _read(*reading)
+                self._answered_at = time.monotonic()
+        if got == export.reply_bytes and not channel.interrupted:
             fields = export.unpack(channel.view)
             if fields[0] == export.reply_payload and fields[1] == _RESULT and fields[2] <= budget and done == nbytes:
                 running.discard(self.handle)
@@ -222,9 +236,17 @@ class Conversation:
                 if export.one is not None:
                     return fields[FIELDS] if plain else [export.one(fields[FIELDS])]
                 return export.results.plain(fields[FIELDS:]) if plain else export.results.make(fields[FIELDS:])
-        watch = self.watch(started, wall_s, call=True)
+        if watch is None:
+            watch = self.watch(started, wall_s, call=True)
         channel.resume(m.CALL, nbytes, done, got, watch)
-        return self._finish(export, budget, watch, spin=spin, plain=plain)
+        return self._finish(export, budget, watch, plain=plain)
+
+    def _waiting_flags(self, gap: float) -> int:
+        """How the worker of a call that comes `gap` seconds after the last answer may wait: for host functions, for the
+        next call. Spinning takes a core for each end."""
+        if len(self._running) >= self._most:
+            return 0
+        return _SPIN | _FREE if gap < CLOSE_S else _FREE
 
     def _send_at_length(
         self, export: Export, data: bytes, flags: int, budget: int, started: float, wall_s: float | None
@@ -232,18 +254,18 @@ class Conversation:
         watch = self.watch(started, wall_s, call=True)
         self.busy = True
         self._running.add(self.handle)
-        self._called_at = started
         head = m.CALL_LAYOUT.pack(export.number, flags, budget, self._wall_us)
         self._send(export, m.CALL, b"".join((export.call_head, head, data)), watch)
         return watch
 
-    def _finish(self, export: Export, budget: int, watch: monitor.Watch, *, spin: bool, plain: bool) -> Any:
+    def _finish(self, export: Export, budget: int, watch: monitor.Watch, *, plain: bool) -> Any:
         """Wait for the reply to a CALL, serving host calls meanwhile."""
         channel = self._channel
-        kind, payload = channel.receive(watch, spin=spin)
+        kind, payload = channel.receive(watch)
         if kind in (m.HOST_CALL, m.HOST_LOG):
-            kind, payload = self.serving.converse(kind, payload, watch, spin=spin)
+            kind, payload = self.serving.converse(kind, payload, watch, spin=bool(self._flags & _FREE))
         self._running.discard(self.handle)
+        self._answered_at = time.monotonic()
         if channel.interrupted:
             raise self._stopped(kind, payload, budget, watch)
         if kind != m.RESULT or len(payload) != export.reply_payload:
@@ -285,14 +307,16 @@ class Conversation:
         """One CALL_MANY of `rows` rows in `data`; appends their results and returns the fuel used."""
         channel = self._channel
         stride, width = export.stride, export.stride // SLOT_BYTES
-        spin = started - self._called_at < CLOSE_S and len(self._running) < self._most
+        flags = self._flags = self._waiting_flags(started - self._answered_at)
         self._running.add(self.handle)
-        self._called_at = started
-        flags = spin | (m.CONTINUED if results else 0)
+        if results:
+            flags |= m.CONTINUED
         head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), rows, width)
         self._send(export, m.CALL_MANY, b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data)), watch)
+        spin = bool(flags & _FREE)
         kind, payload = self.serving.converse(*channel.receive(watch, spin=spin), watch, spin=spin)
         self._running.discard(self.handle)
+        self._answered_at = time.monotonic()
         if kind != m.RESULTS:
             raise self._channel.broke("RESULTS was due")
         reply = self._channel.decode(m.Results, payload)

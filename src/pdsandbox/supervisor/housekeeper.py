@@ -48,7 +48,7 @@ class Housekeeper:
         self._lock = threading.Lock()
         self._watched: dict[Handle, None] = {}
         self.handles: set[Handle] = set()  # all that hold descriptors
-        self._next_wake = math.inf
+        self.next_wake = math.inf
         self._next_tick = 0.0
         self.stopped = False
         self._abandoned: collections.deque[Callable[[], Any]] = collections.deque()
@@ -87,22 +87,20 @@ class Housekeeper:
             self._poll.register(fork_server.fileno(), select.POLLIN)
         self.wake()
 
-    def watch_host_call(self, handle: Handle, deadline: float) -> None:
-        """A host function runs in the thread of the call: end the worker at `deadline` in its stead."""
-        handle.host_deadline = deadline
+    def watch_host_calls(self, handle: Handle) -> None:
+        """Host functions will run in the thread of a call. While `handle.host_deadline` is set, one does, and its worker is
+        to be ended then in that thread's stead. Whoever sets one that comes before `next_wake` must `wake`."""
         self._watched[handle] = None
-        if deadline < self._next_wake:
-            self.wake()
 
-    def unwatch_host_call(self, handle: Handle) -> None:
-        """It returned."""
+    def unwatch_host_calls(self, handle: Handle) -> None:
+        """No more will."""
         handle.host_deadline = None
         self._watched.pop(handle, None)
 
     def tick_in(self, delay_s: float) -> None:
         """Call `tick` after `delay_s` at the latest."""
         self._next_tick = min(self._next_tick, time.monotonic() + delay_s)
-        if self._next_tick < self._next_wake:
+        if self._next_tick < self.next_wake:
             self.wake()
 
     def _run(self) -> None:
@@ -112,9 +110,9 @@ class Housekeeper:
             if now >= self._next_tick:
                 self._next_tick = now + TICK_S
                 self._safely(self._tick)
-            self._next_wake = math.inf  # whoever adds a deadline while we look must wake us
-            self._next_wake = min(self._next_tick, self._end_overdue(now))
-            timeout = max(0.0, self._next_wake - time.monotonic())
+            self.next_wake = math.inf  # whoever adds a deadline while we look must wake us
+            self.next_wake = min(self._next_tick, self._end_overdue(now))
+            timeout = max(0.0, self.next_wake - time.monotonic())
             events = self._poll.poll(timeout * 1000)
             for fd, _ in events:
                 if fd == wake:

@@ -7,6 +7,8 @@ what it asked for in between is not carried out, and the call ends with that fai
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import struct
 import time
 from collections.abc import Callable
@@ -15,12 +17,25 @@ from typing import Any, Final
 from ..callbacks import Callback
 from ..errors import CallError, Cause, MemoryAccessError, WasmError
 from ..limits import Limits
+from ..platform import os_
 from ..protocol import messages as m
-from ..protocol.frames import HEADER_BYTES
+from ..protocol.frames import HEADER, HEADER_BYTES
 from . import monitor
-from .channel import Channel
+from .channel import SPIN_S, Channel
 from .housekeeper import Housekeeper
 from .memory import HostMemory, RemoteMemory
+
+_read: Final = os_.read_raw
+_write: Final = os_.write_raw
+_HEADER: Final = struct.Struct("<II")
+_LEAST: Final = HEADER_BYTES + m.HOST_CALL_LAYOUT.size
+
+
+@functools.cache
+def _size(nbytes: int) -> ctypes.c_size_t:
+    """At most as many as there are numbers of results."""
+    return ctypes.c_size_t(nbytes)
+
 
 _HOST_FAIL: Final = m.HostFail().frame()
 
@@ -72,15 +87,21 @@ class Serving:
         """Serve host calls until something else comes. One that failed ends the call: only that may be said then."""
         channel, handle, housekeeper = self._channel, self._handle, self._housekeeper
         memory = HostMemory(self._memory, self._turn, watch)
+        housekeeper.watch_host_calls(handle)
         try:
             while kind in (m.HOST_CALL, m.HOST_LOG):
                 self._look(time.monotonic(), watch)
-                self._serve(kind, payload, memory, watch)
+                answered = self._serve(kind, payload, memory, watch)
+                if answered is not None and not channel.held:
+                    kind, payload = self._answer(answered, watch, spin)
+                    continue
+                if answered is not None:
+                    channel.send_out(m.HOST_RETURN, answered.nresults, watch)
                 kind, payload = channel.receive(watch, spin=spin)
                 if self.error is not None and not self._log_failed and kind not in (m.ERROR, m.RESULTS):
                     raise channel.broke("it went on after its host function had failed")
         finally:
-            housekeeper.unwatch_host_call(handle)
+            housekeeper.unwatch_host_calls(handle)
         return kind, payload
 
     def cannot_be(self, *, remote: bool) -> bool:
@@ -92,30 +113,51 @@ class Serving:
         error, self.error = self.error, None
         return error if isinstance(error, WasmError) else CallError("host function failed", cause=Cause.HOST_FUNCTION)
 
-    def _serve(self, kind: int, payload: memoryview | bytes, memory: HostMemory, watch: monitor.Watch) -> None:
+    def _answer(self, callback: Callback, watch: monitor.Watch, spin: bool) -> tuple[int, memoryview | bytes]:
+        """HOST_RETURN with the results that stand in `out`, and what comes next.
+
+        For a guest that calls again and again this is one write and a few reads; `Orders` would end where it began.
+        """
+        channel, size = self._channel, HEADER_BYTES + callback.nresults
+        HEADER.pack_into(channel.out, 0, callback.nresults, m.HOST_RETURN)
+        done = _write(channel.writing, channel.out_at, _size(size))
+        got = _read(*channel.reading)
+        if got < 0 and spin and done == size:
+            got = channel.spin_in_call(*channel.reading, time.monotonic() + SPIN_S)
+        if got >= _LEAST and done == size:
+            length, kind = _HEADER.unpack_from(channel.view)
+            if kind == m.HOST_CALL and got == HEADER_BYTES + length:
+                return kind, channel.view[HEADER_BYTES:got]
+        channel.resume(m.HOST_RETURN, size, done, got, watch)
+        return channel.receive(watch)
+
+    def _serve(
+        self, kind: int, payload: memoryview | bytes, memory: HostMemory, watch: monitor.Watch
+    ) -> Callback | None:
+        """Run the function asked for; its callback, if an answer is due and stands in `out`."""
         channel, handle, housekeeper = self._channel, self._handle, self._housekeeper
         callback, blobs = self._request(payload)
         if kind == m.HOST_LOG and callback.offer.pd != "pd_log":
             raise channel.broke("only pd_log needs no answer")
         if self.error is not None:
-            return  # the answer is on its way
-        failed = False
-        housekeeper.watch_host_call(handle, watch.deadline)
+            return None  # the answer is on its way
+        handle.host_deadline = watch.deadline
         try:
+            if watch.deadline < housekeeper.next_wake:
+                housekeeper.wake()
             callback.run(memory, payload, _SLOTS_AT, blobs, channel.out, HEADER_BYTES)
         except (CallError, MemoryAccessError) as exc:  # all that a callback's failure can be
             self.error = exc
-            failed = True
         finally:
             handle.host_deadline = None
         verdict = handle.verdict if handle.dead else None
         if verdict is not None:
             raise verdict  # the housekeeper's, at the deadline; or close, or kill
-        if failed:
-            self._log_failed = kind == m.HOST_LOG
-            channel.send(m.HOST_FAIL, _HOST_FAIL, watch)
-        elif kind == m.HOST_CALL:
-            channel.send_out(m.HOST_RETURN, callback.nresults, watch)
+        if self.error is None:
+            return callback if kind == m.HOST_CALL else None
+        self._log_failed = kind == m.HOST_LOG
+        channel.send(m.HOST_FAIL, _HOST_FAIL, watch)
+        return None
 
     def _request(self, payload: memoryview | bytes) -> tuple[Callback, tuple[bytes, ...]]:
         """The function asked for, and the bytes that came along. The worker keeps the same limits: a request that

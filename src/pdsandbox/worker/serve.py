@@ -24,7 +24,7 @@ from ..runtime.guest import Export, Guest
 from ..runtime.hostcalls import Ask, HostCalls
 from ..slots import SLOT_BYTES
 from .faults import RemoteFailed, error_message
-from .pipes import CLOSE_S, FIRST_SPIN_S, SPIN_S, Backstop, Inbox, Leave, Outbox
+from .pipes import CLOSE_S, FIRST_SPIN_S, SPIN_S, WAKE_S, Backstop, Inbox, Leave, Outbox
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
@@ -101,7 +101,7 @@ class Server:
         spin_until = replied + FIRST_SPIN_S
         while True:
             fd, at, size, view = inbox.target
-            got = -1
+            got, spin_s = -1, SPIN_S
             if not inbox.more:
                 got = read(fd, at, size)
                 if got < 0:
@@ -110,7 +110,7 @@ class Server:
                     if got < 0:
                         backstop.disarm()
                         inbox.wait()
-                        got = read(fd, at, size)
+                        got, spin_s = read(fd, at, size), WAKE_S
             kind = length = number = flags = fuel = wall_us = -1
             if got >= least:
                 length, kind, number, flags, fuel, wall_us = unpack(view)
@@ -138,7 +138,7 @@ class Server:
                 flags = self._other(kind, length)
             # From here on the supervisor is at work, too.
             before, replied = replied, clock()
-            spin_until = replied + SPIN_S if flags & 1 and replied - before < CLOSE_S else 0.0
+            spin_until = replied + spin_s if flags & 1 and replied - before < CLOSE_S else 0.0
 
     def _other(self, kind: int, length: int) -> int:
         """Any request, the longer way; its flags."""
@@ -153,7 +153,7 @@ class Server:
             self.resolve(m.Resolve.decode(payload))  # the call is right behind it
         elif kind != m.HOST_FAIL:  # that one came too late for the call that it was for
             raise SystemExit(f"unexpected message kind {kind}")
-        return m.SPIN
+        return m.SPIN | m.FREE
 
     # --- requests ---
 
@@ -282,7 +282,7 @@ class Server:
                 if got >= 0:
                     self._failed_before(got)
                 return
-            if got < 0 and self._flags & 1:
+            if got < 0 and self._flags & 8:
                 got = inbox.spinner.read(fd, at, size, clock() + SPIN_S)
             if got == reply_bytes and unpack(view) == (nresults, m.HOST_RETURN):
                 if nresults:
@@ -315,5 +315,5 @@ class Server:
                 raise SystemExit(f"unexpected message kind {kind} during a host call")
             self.outbox.write(self._memory(kind, payload))
             got = -1
-            if self._flags & m.SPIN:
+            if self._flags & m.FREE:
                 got = inbox.spin(time.monotonic() + SPIN_S)
