@@ -35,6 +35,8 @@ from .serving import Serving
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
 # Calls further apart than this are not worth a core between them.
 CLOSE_S: Final = 1e-3
+# How long ago a worker was looked at does not count while it slept; the housekeeper looks at those that sleep longer.
+IDLE_S: Final = 0.25
 # A worker spins for 50 us after an answer.
 AWAKE_S: Final = 60e-6
 # A sample of resident memory takes 4 us: at most 0.4 % of the time.
@@ -209,6 +211,12 @@ class Conversation:
         reading = channel.reading
         done = _write(channel.writing, channel.out_at, export.request_size)
         # The worker is at work from here on, so this costs nothing.
+        if not spin:
+            # While it slept it did nothing that a look would show.
+            if gap < IDLE_S:
+                self._calm_until += gap
+            # It was asleep, and most likely wakes up on this very core: it need not wait until we sleep.
+            os_.give_way()
         running.add(self.handle)
         self._answered_at = started
         if started > self._calm_until:

@@ -92,7 +92,7 @@ class Server:
     def _serve(self) -> None:
         inbox, ready, guest, backstop, outbox = self.inbox, self._ready, self._guest, self.backstop, self.outbox
         read, write, clock, spin_read = os_.read_raw, os.write, time.monotonic, inbox.spinner.read
-        out = outbox.fd
+        out, give_way = outbox.fd, os_.give_way
         unpack, pack, where, prepare = _CALL.unpack_from, _RESULT.pack_into, guest.where, guest.prepare
         call_kind, result_kind, least = m.CALL, m.RESULT, _CALL.size
         reset = self._hosts.reset if self._hosts is not None and guest.calls_out else None
@@ -132,6 +132,8 @@ class Server:
                     done = write(out, export.reply)
                     if done != export.reply_bytes:
                         outbox.write_rest(export.reply[done:])
+                    if not flags & 1:
+                        give_way()  # to the supervisor, which this has woken up
                     prepare(fuel)
             else:
                 kind, length = inbox.complete(got)
