@@ -8,12 +8,12 @@ that lists X as missing. `piped` keeps the supervisor from copying guest memory 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from copying import refuse_copies
 from leaks import Holdings, adopt_orphans
 
 GUESTS = Path(__file__).parent / "guests"
@@ -122,15 +122,6 @@ def piped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory goes through the worker's pipes, and takes its part in it: the kernel refuses copies between processes,
     as it does for another user's worker, or one that is not dumpable."""
     refuse_copies(monkeypatch, errno.EPERM)
-
-
-def refuse_copies(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Every copy between processes fails with this errno."""
-
-    def refused(*_args: Any, **_options: Any) -> int:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("pdsandbox.platform.os_.copy_process", refused)
 
 
 @pytest.fixture(autouse=True)

@@ -78,7 +78,7 @@ def as_data(data: object) -> bytes:
         return data
     try:
         return bytes(memoryview(data))  # type: ignore[arg-type]
-    except TypeError:
+    except (TypeError, ValueError, BufferError):  # the last two by a view that was released, and by whoever has it
         raise CallError(f"memory_write takes bytes, not {type(data).__name__}") from None
 
 
@@ -86,11 +86,11 @@ def as_buffer(buffer: object) -> memoryview:
     """What `memory_read_into` fills, as bytes; CallError for what cannot be written to in one piece."""
     try:
         view = memoryview(buffer)  # type: ignore[arg-type]
-    except TypeError:
+    except (TypeError, ValueError, BufferError):
         raise CallError(f"memory_read_into takes a writable buffer, not {type(buffer).__name__}") from None
     if view.readonly or not view.c_contiguous:
         raise CallError(f"memory_read_into takes a writable, contiguous buffer; this {type(buffer).__name__} is not")
-    return view.cast("B")
+    return view.cast("B") if view.nbytes else memoryview(bytearray())  # no shape with a zero in it can be cast
 
 
 def plain_func(name: str, type_: FuncType, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
+import array
+
 import pytest
+from reaching import EVERY_WAY, PAGE, outside
 
-from pdsandbox import I32, CallError, Cause, MemoryAccessError
+from pdsandbox import I32, CallError, MemoryAccessError
 
-PAGE = 65536
-ONE_PAGE = """(module (memory (export "memory") 1 100)
-  (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0)))
-  (func (export "load") (param i32) (result i32) (i32.load8_u (local.get 0)))
-  (func (export "store") (param i32 i32) (i32.store8 (local.get 0) (local.get 1))))"""
+pytestmark = EVERY_WAY
 
 
-@pytest.fixture
-def instance(instantiate):
-    return instantiate(ONE_PAGE)
-
-
-def outside(make):
-    """`make()` raises MemoryAccessError, as documented."""
-    with pytest.raises(MemoryAccessError) as caught:
-        make()
-    assert caught.value.cause is Cause.MEMORY
-    assert str(caught.value) == "WASM memory access out of bounds"
+def _released():
+    view = memoryview(b"data")
+    view.release()
+    return view
 
 
 def test_what_is_written_is_read_and_seen_by_the_guest(instance):
@@ -167,8 +159,21 @@ def test_a_64_bit_memory(instantiate):
     outside(lambda: instance.memory_read(2**64 - 1, 1))
 
 
-def test_data_to_write_must_be_bytes(instance):
-    """A str has no bytes of its own and is refused."""
-    with pytest.raises((CallError, TypeError, ValueError)):
-        instance.memory_write(0, "text")
+@pytest.mark.parametrize("data", ["text", 4, None, [1, 2], _released()], ids=lambda data: type(data).__name__)
+def test_data_to_write_must_be_bytes(instance, data):
+    """What has no bytes of its own is refused: a str, and an int, of which `bytes` would make zeros."""
+    with pytest.raises(CallError) as caught:
+        instance.memory_write(0, data)
+    assert str(caught.value) == f"WASM call error: memory_write takes bytes, not {type(data).__name__}"
     assert instance.memory_read(0, 4) == bytes(4)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [bytearray(b"data"), memoryview(b"-data-")[1:5], memoryview(b"d-a-t-a")[::2], array.array("b", b"data")],
+    ids=["bytearray", "a slice", "every other byte", "an array"],
+)
+def test_data_to_write_may_be_any_bytes(instance, data):
+    """Whoever has the bytes, and wherever they are."""
+    instance.memory_write(0, data)
+    assert instance.memory_read(0, 5) == b"data\0"
