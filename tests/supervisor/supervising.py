@@ -72,6 +72,7 @@ def gone(instance: Any, cls: type[WasmError], cause: Any) -> None:
         lambda: instance.call("ok"),
         lambda: instance.call_many("ok", [[]]),
         lambda: instance.memory_read(0, 1),
+        lambda: instance.memory_read_into(0, bytearray(1)),
         lambda: instance.memory_write(0, b"x"),
         lambda: instance.set_fuel(1),
     ):

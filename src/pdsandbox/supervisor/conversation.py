@@ -80,7 +80,7 @@ class Conversation:
         self.exports = {name: known for name, known in first.items() if known.params.nbytes <= limits.message_bytes}
         self._numbered = len(first)
         self.turn = channel.handle.turn
-        self.memory = RemoteMemory(channel)
+        self.memory = RemoteMemory(channel, limits.memory_bytes)
         self.serving = Serving(channel, callbacks, self.memory, self.turn, limits, housekeeper, self._look_now_and_then)
         self._channel = channel
         self._limits = limits
@@ -317,8 +317,7 @@ class Conversation:
         stride, width = export.stride, export.stride // SLOT_BYTES
         flags = self._flags = self._waiting_flags(started - self._answered_at)
         self._running.add(self.handle)
-        if results:
-            flags |= m.CONTINUED
+        flags |= self.memory.flag | (m.CONTINUED if results else 0)
         head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), rows, width)
         self._send(export, m.CALL_MANY, b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data)), watch)
         spin = bool(flags & _FREE)
@@ -373,6 +372,7 @@ class Conversation:
             trapped = message.failure == m.Failure.TRAP and message.trap_code == TrapCode.INTERRUPT.value
             if trapped and self.serving.error is None:
                 self._settle(message.fuel, budget)
+                self.memory.where = message.base, message.size
                 self.busy = False
                 return verdict
         return self.handle.condemn(verdict)

@@ -10,14 +10,16 @@ lied about the place has its own memory read and written elsewhere, and nobody e
 from __future__ import annotations
 
 import errno
+import math
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
-from ..errors import CallError, MemoryAccessError
+from ..errors import CallError, MemoryAccessError, WasmError
 from ..platform import os_
 from ..protocol import messages as m
 from . import monitor
-from .channel import Channel
+from .channel import LEAST_GRACE_S, Channel
 
 # One copy holds a lock that whoever kills the worker waits for; this takes it half a millisecond.
 PIECE_BYTES: Final = 4 << 20
@@ -28,8 +30,9 @@ _NOT_ALLOWED: Final = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 class RemoteMemory:
     """See the module's text."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, memory_bytes: int | None) -> None:
         self._channel = channel
+        self._most = math.inf if memory_bytes is None else memory_bytes
         #: (address, bytes) in the worker, as it said last; only true while it waits for us. Zeros: it did not say.
         self.where: tuple[int, ...] = (0, 0)
         #: Flag of a CALL: WHERE once anybody has used memory. Finding out costs the worker a third of a microsecond.
@@ -58,6 +61,8 @@ class RemoteMemory:
         base, size = self.where
         if not base:
             return False
+        if size > self._most:  # room is made here for what is read
+            raise self._channel.broke("its memory is larger than it may be")
         if offset + length > size:
             raise MemoryAccessError
         return True
@@ -69,17 +74,25 @@ class RemoteMemory:
             while done < length:
                 size = min(PIECE_BYTES, length - done)
                 if handle.copy_memory(address + done, remote + done, size, write=write) != size:
-                    raise self._channel.broke("its memory ends before where it said")
+                    raise self._broke("its memory ends before where it said", watch)
                 done += size
-                if done < length and time.monotonic() >= watch.deadline:
-                    raise handle.condemn(monitor.wall_exceeded(watch.wall_s))
+                if done < length:
+                    verdict = monitor.over(time.monotonic(), handle.read_resident() if write else 0, watch)
+                    if verdict is not None:
+                        raise handle.condemn(verdict)
         except OSError as exc:
             if exc.errno in _NOT_ALLOWED:
                 return False
             if exc.errno == errno.ESRCH:
                 raise self._channel.ended(watch) from None
-            raise self._channel.broke("its memory is not where it said") from None
+            raise self._broke("its memory is not where it said", watch) from None
         return True
+
+    def _broke(self, what: str, watch: monitor.Watch) -> WasmError:
+        """The verdict on a worker whose memory is not there: one that is killed for want of it loses it first."""
+        if self._channel.handle.wait_ended(LEAST_GRACE_S):
+            return self._channel.ended(watch)
+        return self._channel.broke(what)
 
     def read(self, offset: int, length: int, watch: monitor.Watch) -> bytes:
         """`length` bytes at `offset`; nothing is allocated here before the worker found the range in bounds."""
@@ -125,11 +138,17 @@ class RemoteMemory:
 
 
 class HostMemory:
-    """The guest's memory for a host function (`callbacks.Memory`), over the pipes that its call holds."""
+    """The guest's memory for a host function (`callbacks.Memory`), over the pipes that its call holds.
 
-    __slots__ = ("_memory", "_turn", "_watch")
+    look    judges the worker, now and then: what is written takes memory of it, and nobody waits meanwhile
+    """
 
-    def __init__(self, memory: RemoteMemory, turn: Any, watch: monitor.Watch) -> None:
+    __slots__ = ("_look", "_memory", "_turn", "_watch")
+
+    def __init__(
+        self, memory: RemoteMemory, turn: Any, watch: monitor.Watch, look: Callable[[float, monitor.Watch], None]
+    ) -> None:
+        self._look = look
         self._memory = memory
         self._turn = turn
         self._watch = watch
@@ -143,6 +162,7 @@ class HostMemory:
         memory, watch = self._mine(), self._watch
         if not memory.write_direct(offset, data, watch):
             memory.write(offset, data, watch)
+        self._look(time.monotonic(), watch)
 
     def _mine(self) -> RemoteMemory:
         """The pipes belong to the thread of the call."""

@@ -86,7 +86,7 @@ class Serving:
     ) -> tuple[int, memoryview | bytes]:
         """Serve host calls until something else comes. One that failed ends the call: only that may be said then."""
         channel, handle, housekeeper = self._channel, self._handle, self._housekeeper
-        memory = HostMemory(self._memory, self._turn, watch)
+        memory = HostMemory(self._memory, self._turn, watch, self._look)
         housekeeper.watch_host_calls(handle)
         try:
             while kind in (m.HOST_CALL, m.HOST_LOG):
