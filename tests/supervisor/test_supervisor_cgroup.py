@@ -15,6 +15,7 @@ from pdsandbox.supervisor import monitor
 LIMIT = 64 * MIB
 GUEST = """(module (memory (export "memory") 1)
   (func (export "ok") (result i32) (i32.const 42))
+  (func (export "grow") (param i32) (drop (memory.grow (local.get 0))))
   (func (export "fill") (param $pages i32)
     (drop (memory.grow (local.get $pages)))
     (memory.fill (i32.const 0) (i32.const 1) (i32.mul (local.get $pages) (i32.const 65536)))))"""
@@ -71,6 +72,26 @@ def test_the_kernel_keeps_the_limit(base, monkeypatch):
         assert error.limit == LIMIT
         assert LIMIT * 9 // 10 <= error.observed <= LIMIT + 16 * MIB
         assert under.call("ok") == neighbour.call("ok") == [I32(42)]
+
+
+def test_the_kernel_keeps_the_limit_of_writes_from_outside(base, monkeypatch):
+    """What the supervisor writes into a worker's memory is the worker's: the kernel ends it, and no lie is seen in
+    what it makes of the write."""
+    monkeypatch.setattr(monitor, "over", lambda *_: None)
+    with make(base, spares=0) as host:
+        under, over = (host.instantiate(host.compile(GUEST)) for _ in range(2))
+        for instance in (under, over):
+            instance.memory_read(0, 1)
+            instance.call("grow", [LIMIT // PAGE * 4])
+        under.memory_write(0, bytes(LIMIT // 2))
+
+        def write():
+            over.memory_write(0, bytes(LIMIT * 3))
+            over.call("ok")
+
+        error = expect(RssExceeded, Cause.RSS, write)
+        assert error.limit == LIMIT
+        assert under.call("ok") == [I32(42)]
 
 
 def test_another_sigkill_is_what_was_seen(base):

@@ -62,13 +62,17 @@ BIG = 2 * PIECE_BYTES + 1
 
 @pytest.fixture
 def make(host):
-    """make(function, name=, pages=): an instance of GUEST with this host function."""
+    """make(function, name=, pages=): an instance of GUEST with this host function, closed after the test."""
+    made = []
 
-    def make(function=lambda caller: None, *, name="memory", pages=1 + BIG // PAGE, on=host):
+    def make(function=lambda caller: None, *, name="memory", pages=1 + BIG // PAGE):
         imports = WasmImports(functions={("env", "host"): HostFunction(function)})
-        return on.instantiate(on.compile(GUEST.format(name=name, pages=pages)), imports)
+        made.append(host.instantiate(host.compile(GUEST.format(name=name, pages=pages)), imports))
+        return made[-1]
 
-    return make
+    yield make
+    for instance in made:
+        instance.close()
 
 
 # --- when the kernel copies ---

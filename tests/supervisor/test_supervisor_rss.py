@@ -178,6 +178,32 @@ def test_a_page_a_call(make, how):
     exceeded(over)
 
 
+def test_one_write_that_goes_on(make):
+    """400 MiB at once: it is seen on the way, within 16 MiB, however fast the kernel copies."""
+    instance = make()
+    instance.call("grow", [8000])
+    data = b"x" * (400 * MIB)
+    error = exceeded(lambda: instance.memory_write(0, data))
+    assert error.pid == instance.pid
+
+
+def test_writes_of_a_host_function(make_supervisor):
+    """Nobody waits for the worker while a host function writes into its memory; it is looked at all the same."""
+    host = make_supervisor(rss_bytes=LIMIT, memory_bytes=512 * MIB)
+
+    def write(caller):
+        for at in range(0, 400 * MIB, 4096):
+            caller.memory_write(at, b"x")
+
+    source = """(module (import "env" "write" (func $write)) (memory (export "memory") 8000)
+      (func (export "ok")) (func (export "run") (call $write)))"""
+    imports = WasmImports(functions={("env", "write"): HostFunction(write)})
+    instance = host.instantiate(host.compile(source), imports)
+    instance.memory_read(0, 1)
+    exceeded(lambda: instance.call("run"))
+    gone(instance, RssExceeded, Cause.RSS)
+
+
 def test_pages_between_host_calls(make_supervisor):
     """Host calls answered so fast that nobody ever waits do not hide what the guest uses between them."""
     host = make_supervisor(rss_bytes=LIMIT, memory_bytes=512 * MIB)
