@@ -102,10 +102,28 @@ def test_the_codec_refuses_before_it_allocates() -> None:
 @pytest.mark.parametrize("lengths", [(2**32 - 16, 0, 0), (0, 2**32 - 1, 0), (2**32 - 16, 2**32 - 1, 2**32 - 1)])
 def test_host_calls_cannot_announce_gigabytes(lengths: tuple[int, int, int]) -> None:
     """A host call whose three lengths come to gigabytes is refused, also where 32-bit sums would wrap around."""
-    payload = m.HOST_CALL_LAYOUT.pack(0, *lengths) + bytes(64)
-    with pytest.raises(ProtocolError):
-        m.decode(m.HOST_CALL, payload)
-    assert peak(lambda: m.decode(m.HOST_CALL, payload)) < CONSTANT
+    payload = m.HOST_CALL_LAYOUT.pack(0, *lengths, 0, 0) + bytes(64)
+    for kind in (m.HOST_CALL, m.HOST_LOG):
+        with pytest.raises(ProtocolError):
+            m.decode(kind, payload)
+        assert peak(lambda: m.decode(kind, payload)) < CONSTANT  # noqa: B023
+
+
+@pytest.mark.parametrize("where", [(2**64 - 1, 2**64 - 1), (0, 2**63), (1 << 47, 1 << 40)])
+def test_no_memory_s_size_is_believed(where: tuple[int, int]) -> None:
+    """A guest memory of 2**64 bytes, told in any message that tells one, is a number: it costs what zero costs."""
+    base, size = where
+    for message in (
+        m.Loaded(0, base, size),
+        m.Result(0, b"", base, size),
+        m.Results(0, 0, 0, False, b"", base, size),
+        m.Error(0, base=base, size=size),
+        m.HostCall(0, b"", base=base, size=size),
+        m.HostLog(0, b"", base=base, size=size),
+    ):
+        payload = message.payload()
+        assert m.decode(message.KIND, payload) == message
+        assert peak(lambda: m.decode(message.KIND, payload)) < CONSTANT  # noqa: B023
 
 
 @pytest.mark.parametrize(
@@ -114,7 +132,7 @@ def test_host_calls_cannot_announce_gigabytes(lengths: tuple[int, int, int]) -> 
 def test_rows_cannot_announce_gigabytes(rows: int, width: int) -> None:
     """Rows times slots that come to gigabytes are refused, also where 32-bit and 64-bit products would wrap around."""
     for kind, payload in (
-        (m.RESULTS, m.RESULTS_LAYOUT.pack(0, rows, width, 0)),
+        (m.RESULTS, m.RESULTS_LAYOUT.pack(0, 0, 0, rows, width, 0)),
         (m.CALL_MANY, m.CALL_MANY_LAYOUT.pack(0, 0, 0, 0, rows, width)),
     ):
         with pytest.raises(ProtocolError, match="do not match"):

@@ -54,6 +54,22 @@ WORKING = (
     m.MemData(b"abc"),
     m.Call(0, 0, 1, 0, b""),
     samples.TRAPPED,
+    m.Call(0, m.SPIN, 10, 0, b""),
+    m.HostLog(7, SLOT * 3, b"one"),
+    m.HostCall(0, SLOT),
+    m.HostReturn(SLOT),
+    m.HostLog(7, SLOT * 3, b"two", base=1 << 40, size=1 << 16),
+    m.Result(5, SLOT, 1 << 40, 1 << 16),
+    m.Call(0, m.SPIN, 10, 0, b""),
+    m.HostLog(7, SLOT * 3, b"this one fails"),
+    m.HostFail(),
+    m.HostLog(7, SLOT * 3, b"sent meanwhile"),
+    m.HostCall(0, SLOT),
+    m.Error(m.Failure.REMOTE, fuel=7),
+    m.Call(0, m.SPIN, 10, 0, b""),
+    m.HostLog(7, SLOT * 3, b"the last that it did"),
+    m.HostFail(),
+    m.Result(5, SLOT),
 )
 COMPILING = (m.Ready(), m.Compile(False, b"\0asm\1\0\0\0"), samples.COMPILED, m.Artifact(b"a" * 100), m.Artifact(b"b"))
 SCRIPTS = {

@@ -89,10 +89,45 @@ def test_ready_comes_once_and_first() -> None:
 
 
 def test_it_is_always_one_side_s_turn() -> None:
-    """In each state but the first only one side may speak, so a message out of turn has nowhere to be legal."""
-    for state in State:
+    """In each state but two only one side may speak, so a message out of turn has nowhere to be legal.
+
+    The two are the first, where a request may be sent ahead, and CALLING: there the supervisor may say, of its own
+    accord, that a pd_log failed, and nothing else.
+    """
+    for state in set(State) - {S.STARTING, S.CALLING}:
         kinds = kinds_in(state)
-        assert state is S.STARTING or kinds <= SUPERVISOR or kinds <= WORKER, state
+        assert kinds <= SUPERVISOR or kinds <= WORKER, state
+    assert kinds_in(S.CALLING) & SUPERVISOR == {m.HOST_FAIL}
+
+
+def test_that_a_log_failed_is_said_once() -> None:
+    """HOST_FAIL is legal where a host call waits for its answer and, unasked, in CALLING; after that the supervisor may
+    say nothing until the worker has ended the call."""
+    assert {at for at, kind in TABLE if kind == m.HOST_FAIL} == {*HOSTS, S.CALLING}
+    assert TABLE[S.CALLING, m.HOST_FAIL] is S.CALLING_FAILED
+    assert not kinds_in(S.CALLING_FAILED) & SUPERVISOR
+    assert [at for (at, _), to in TABLE.items() if to is S.CALLING_FAILED and at is not to] == [S.CALLING]
+
+
+def test_a_log_waits_for_no_answer_in_a_call_only() -> None:
+    """HOST_LOG is legal in a call alone, not while loading nor in a batch, and changes nothing about who owes what."""
+    assert {at for at, kind in TABLE if kind == m.HOST_LOG} == {S.CALLING, S.CALLING_FAILED}
+    assert all(to is at for (at, kind), to in TABLE.items() if kind == m.HOST_LOG)
+
+
+def test_whatever_crosses_a_failed_log_s_news_is_legal() -> None:
+    """A worker that has not heard of the failure may say all that it might have said, and comes to the same end.
+
+    What it says is legal whether it was sent before the news or after, and the call ends with RESULT or ERROR alone. A
+    host call that crosses the news has it for an answer, and no second one.
+    """
+    assert kinds_in(S.CALLING_FAILED) == kinds_in(S.CALLING) & WORKER == {m.HOST_LOG, m.HOST_CALL, m.RESULT, m.ERROR}
+    failed = TABLE[S.CALLING, m.HOST_FAIL]
+    assert TABLE[failed, m.HOST_LOG] is TABLE[TABLE[S.CALLING, m.HOST_LOG], m.HOST_FAIL]
+    assert TABLE[failed, m.HOST_CALL] is failed
+    for end in (m.RESULT, m.ERROR):
+        assert TABLE[failed, end] is TABLE[S.CALLING, end] is S.IDLE
+    assert moves(failed) == {failed, S.IDLE}
 
 
 @pytest.mark.parametrize("kind", [m.LOAD, m.COMPILE])

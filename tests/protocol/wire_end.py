@@ -19,7 +19,7 @@ SUPERVISOR = frozenset(
 WORKER = frozenset(
     cls.KIND
     for cls in (
-        *(m.Ready, m.Loaded, m.Result, m.Results, m.Error, m.HostCall, m.MemData, m.MemDone),
+        *(m.Ready, m.Loaded, m.Result, m.Results, m.Error, m.HostCall, m.HostLog, m.MemData, m.MemDone),
         *(m.Compiled, m.Artifact),
     )
 )

@@ -9,6 +9,7 @@ from pdsandbox.protocol import control as c
 from pdsandbox.protocol import messages as m
 
 SLOT = bytes(range(16))
+BASE = 0x7F12_3456_7000
 ADD = FuncType(("i32", "i32"), ("i32",))
 OFFERS = (
     m.OfferSpec("env", "pd_send", FuncType(("i32",) * 4, ("i32",)), m.Where.STUB, pd=1),
@@ -22,6 +23,8 @@ TRAPPED = m.Error(
     trap_code=10,
     text="",
     frames=(Frame(3, "évil\x1b[2J", "m", 0x40, 0x1234), Frame(0, None, None, 0, 0)),
+    base=BASE,
+    size=2 << 16,
 )
 COMPILED = m.Compiled(
     2 << 20,
@@ -52,13 +55,17 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Compile(False, b"\0asm\1\0\0\0"),
     m.Ready(),
     m.Loaded(17),
+    m.Loaded(17, BASE, 1 << 32),
     m.Result(12, SLOT),
+    m.Result(12, SLOT * 2, BASE, 1 << 16),
     m.Result(12, b""),
     m.Results(12, done=2, width=1, failed=False, slots=SLOT * 2),
-    m.Results(12, done=0, width=0, failed=True, slots=b""),
+    m.Results(12, done=0, width=0, failed=True, slots=b"", base=2**64 - 1, size=2**64 - 1),
     TRAPPED,
     m.Error(m.Failure.HOST_LIMIT, limit=1000, text="host_calls"),
     m.HostCall(7, SLOT * 3, b"to: a", b"hello"),
+    m.HostCall(0, b"", base=BASE, size=1 << 16),
+    m.HostLog(7, SLOT * 3, b"a message", b"", BASE, 1 << 16),
     m.MemData(b"\0" * 16),
     m.MemDone(),
     COMPILED,

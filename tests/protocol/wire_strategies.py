@@ -80,7 +80,7 @@ def call_many(draw: st.DrawFn) -> m.CallMany:
 @st.composite
 def results(draw: st.DrawFn) -> m.Results:
     done, width, data = draw(rows_of_slots())
-    return m.Results(draw(u64), done, width, draw(st.booleans()), data)
+    return m.Results(draw(u64), done, width, draw(st.booleans()), data, draw(u64), draw(u64))
 
 
 MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
@@ -94,8 +94,8 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.HostFail: st.builds(m.HostFail),
     m.Compile: st.builds(m.Compile, st.booleans(), blob),
     m.Ready: st.builds(m.Ready),
-    m.Loaded: st.builds(m.Loaded, u64),
-    m.Result: st.builds(m.Result, u64, slots),
+    m.Loaded: st.builds(m.Loaded, u64, u64, u64),
+    m.Result: st.builds(m.Result, u64, slots, u64, u64),
     m.Results: results(),
     m.Error: st.builds(
         m.Error,
@@ -106,8 +106,11 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
         u32,
         text,
         some(backtrace_frame) | backtrace_frame.map(lambda one: (one,) * m.MAX_FRAMES),
+        u64,
+        u64,
     ),
-    m.HostCall: st.builds(m.HostCall, u32, slots, blob, blob),
+    m.HostCall: st.builds(m.HostCall, u32, slots, blob, blob, u64, u64),
+    m.HostLog: st.builds(m.HostLog, u32, slots, blob, blob, u64, u64),
     m.MemData: st.builds(m.MemData, blob),
     m.MemDone: st.builds(m.MemDone),
     m.Compiled: st.builds(
