@@ -132,8 +132,10 @@ def test_where_the_kernel_refuses(make, monkeypatch, use, number):
 def test_a_guest_that_was_interrupted_while_it_grew():
     """What it had grown before its deadline is there afterwards."""
     with Supervisor(engine=EngineConfig(interruptible=True), limits=Limits(fuel=None), spares=0) as host:
-        instance = host.instantiate(host.compile(GUEST.format(name="memory", pages=1)), WasmImports(functions={
-            ("env", "host"): HostFunction(lambda caller: None)}))
+        instance = host.instantiate(
+            host.compile(GUEST.format(name="memory", pages=1)),
+            WasmImports(functions={("env", "host"): HostFunction(lambda caller: None)}),
+        )
         instance.memory_write(0, b"x")
         expect(WallClockExceeded, Cause.WALL, lambda: instance.call("grow_and_loop", wall_s=0.2))
         instance.memory_write(2 * PAGE - 1, b"y")
@@ -243,9 +245,7 @@ def test_a_memory_that_is_not_there(make, monkeypatch, use, seen, inside):
 
     with monkeypatch.context() as patched:
         patched.setattr(WHERE, copy)
-        error = expect(
-            WorkerCrashed, Cause.PROTOCOL, lambda: instance.call("host") if inside else use(instance, PAGE)
-        )
+        error = expect(WorkerCrashed, Cause.PROTOCOL, lambda: instance.call("host") if inside else use(instance, PAGE))
     assert str(error).startswith("WASM trap: worker crashed: protocol violation: its memory ")
     gone(instance, WorkerCrashed, Cause.PROTOCOL)
     assert instance._handle.wait_ended(PATIENCE_S)

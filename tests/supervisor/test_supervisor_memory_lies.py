@@ -46,7 +46,7 @@ def signed(number):
 def test_lies_lead_into_the_liars_own_memory(liar):
     """Wherever it says that memory is, it is the worker's own that is read and written, though the address be ours."""
     ours = ctypes.create_string_buffer(b"the service's own secret", 64)
-    mine, = liar.call("find", [0])
+    (mine,) = liar.call("find", [0])
     liar.call("lie", [mine.value, 64])
     assert liar.memory_read(0, 11) == b"the worker's"[:11]
     liar.memory_write(0, b"THE")
@@ -92,7 +92,7 @@ def test_what_a_liar_may_not_have_takes_no_room_here(liar):
 
 def test_read_only_memory_is_not_written(liar):
     """The kernel keeps to what the worker itself may do with its pages."""
-    code, = liar.call("find", [1])
+    (code,) = liar.call("find", [1])
     liar.call("lie", [code.value, 64])
     assert len(liar.memory_read(0, 64)) == 64
     expect(WorkerCrashed, Cause.PROTOCOL, lambda: liar.memory_write(0, b"x"))
