@@ -88,8 +88,8 @@ class Housekeeper:
         self.wake()
 
     def watch_host_calls(self, handle: Handle) -> None:
-        """Host functions will run in the thread of a call. While `handle.host_deadline` is set, one does, and its worker
-        is to be ended then in that thread's stead. Whoever sets one that comes before `next_wake` must `wake`."""
+        """Host functions will run in the thread of a call. While `handle.host_deadline` is set, one does, and its
+        worker is to be ended then in that thread's stead. Whoever sets one before `next_wake` must `wake`."""
         self._watched[handle] = None
 
     def unwatch_host_calls(self, handle: Handle) -> None:
