@@ -141,6 +141,28 @@ def unread_bytes(fd: int) -> int:
     return count.value
 
 
+def idle_core() -> bool:
+    """Whether fewer processes want to run than there are cores, now. (/proc/loadavg, proc_loadavg(5))"""
+    with open("/proc/loadavg", "rb", buffering=0) as loadavg:
+        return int(loadavg.read(128).split()[3].partition(b"/")[0]) <= _CORES
+
+
+_CORES: Final = os.cpu_count() or 1
+
+
+def part_from(pid: int) -> None:
+    """Have process `pid` run on another core than this thread. Where it may run stays as it was."""
+    everywhere = os.sched_getaffinity(pid)
+    elsewhere = everywhere - {_getcpu()}
+    if elsewhere:
+        os.sched_setaffinity(pid, elsewhere)
+        os.sched_setaffinity(pid, everywhere)
+
+
+_getcpu = _keeping_gil["sched_getcpu"]
+_getcpu.argtypes = ()
+
+
 def pidfd_reaped(pidfd: int) -> bool:
     """Whether the process has ended and its parent has collected it: only then may its pid be another's."""
     try:

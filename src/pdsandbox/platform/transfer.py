@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 # Non-blocking reads and writes on pipes take well under a microsecond. Releasing the GIL around them makes 32
@@ -45,14 +46,16 @@ class Spinner:
 
     Who has a core of its own answers a short call within some reads, and sched_yield, which takes as long as a read,
     would only delay what comes meanwhile. On a shared core nothing comes before sched_yield. Which of the two it is
-    shows: on a shared core a message comes late, or with the first read after a sched_yield. Two that spin there would
-    stay there (the scheduler finds a place for who wakes up, and seldom moves who runs), so one in 8 blocks.
+    shows: on a shared core a message comes late, or with the first read after a sched_yield.
+
+    on_shared  called when that was so four times in a row, with a message in hand
     """
 
-    __slots__ = ("_in_vain", "_patience", "_shared", "_skip")
+    __slots__ = ("_in_vain", "_on_shared", "_patience", "_shared", "_skip")
 
-    def __init__(self) -> None:
+    def __init__(self, on_shared: Callable[[], None] | None = None) -> None:
         self._patience = PATIENT_READS
+        self._on_shared = on_shared
         self._shared = self._in_vain = self._skip = 0
 
     def read(self, fd: Any, address: Any, size: Any, until: float) -> int:
@@ -76,8 +79,10 @@ class Spinner:
         elif reads > patience:
             self._patience = 0
             self._shared += 1
-            if self._shared == 8:
-                self._shared, self._skip = 0, 1
+            if self._shared == 4:
+                self._shared = 0
+                if self._on_shared is not None:
+                    self._on_shared()
         return int(got)
 
 

@@ -76,8 +76,10 @@ class Channel:
         self._last_words.register(handle.ends.replies, select.POLLIN)
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
-        self.spin = os_.Spinner().read
-        self.spin_in_call = os_.Spinner().read  # for what comes between a call and its reply: what pays there differs
+        self.spin = os_.Spinner(handle.part).read
+        self.spin_in_call = os_.Spinner(
+            handle.part
+        ).read  # for what comes between a call and its reply: what pays there differs
         self.held = False
         self.interrupted = False
 
