@@ -69,14 +69,16 @@ class Export:
         self.one = self.results.make_one if self.results.plain_struct is not None else None
 
 
-class Spin:
-    """Which calls run now, so that nobody spins unless a core is free for both ends. Shared by a host.
+class Cores:
+    """Which workers compute now, so that nobody spins unless a core is free for both ends. Shared by a host.
 
-    A set, because adding and discarding are atomic where counting up and down between threads is not.
+    A worker computes if its call has been waited for a while: those that answer at once need no core of their own,
+    because who spins for one keeps the GIL, and so is the only one. A set, because adding and discarding are
+    atomic where counting up and down between threads is not.
     """
 
-    __slots__ = ("most", "running")
+    __slots__ = ("computing", "most")
 
     def __init__(self, cores: int) -> None:
-        self.running: set[Handle] = set()
-        self.most = cores // 2
+        self.computing: set[Handle] = set()
+        self.most = cores - 1

@@ -30,6 +30,8 @@ BUFFER_BYTES: Final = 8 << 10
 OUT_BYTES: Final = 1 << 10
 # Longer than a fast answer takes (6 us for a warm call), shorter than the wake-up that is saved (some 50).
 SPIN_S: Final = 40e-6
+# Most answers come within this: before, nothing is looked at, and the worker is not counted as one that computes.
+SOON_S: Final = 0.0005
 # A process that exits closes its pipes last, some microseconds before it has ended; one that only closes them breaks
 # the protocol.
 END_GRACE_S: Final = 1.0
@@ -43,6 +45,7 @@ class Channel:
     """See the module's text.
 
     cap          the largest payload to accept, set by each operation
+    computing    where those are noted that take longer; shared by a host
     out          a buffer to make a request in
     view         the buffer that replies are read into
     reading, writing, out_at, spin
@@ -77,9 +80,9 @@ class Channel:
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
         self.spin = os_.Spinner(handle.part).read
-        self.spin_in_call = os_.Spinner(
-            handle.part
-        ).read  # for what comes between a call and its reply: what pays there differs
+        # For what comes between a call and its reply: what pays there differs.
+        self.spin_in_call = os_.Spinner(handle.part).read
+        self.computing: set[Handle] = set()
         self.held = False
         self.interrupted = False
 
@@ -223,13 +226,19 @@ class Channel:
             # A process that the worker's native code forked may hold its pipes open: then only the pidfd tells.
             poll.register(handle.pidfd, select.POLLIN)
             self._polls_pidfd = True
-        resident = handle.read_resident() if watch.rss_bytes is not None else 0
+        try:
+            self._wait_and_judge(poll, fd, watch)
+        finally:
+            self.computing.discard(handle)
+
+    def _wait_and_judge(self, poll: select.poll, fd: int, watch: monitor.Watch) -> None:
+        handle, resident, sample_s = self.handle, 0, SOON_S
         while True:
             now = time.monotonic()
             verdict = monitor.over(now, resident, watch)
             if isinstance(verdict, RssExceeded):
                 raise handle.condemn(verdict)
-            left = min(monitor.next_sample_s(resident, watch.rss_bytes), max(0.0, watch.deadline - now))
+            left = min(sample_s, max(0.0, watch.deadline - now))
             ready = [number for number, _ in poll.poll(left * 1000)]
             if fd in ready:  # a reply that is there counts, even one that came at the very deadline
                 return
@@ -244,8 +253,10 @@ class Channel:
                 watch = replace(watch, deadline=now + INTERRUPT_GRACE_S, interruptible=False)
             # A full pipe would keep what a worker wrote first, and it is its last words that tell.
             handle.drain_stderr()
+            self.computing.add(handle)
             if watch.rss_bytes is not None:
                 resident = handle.read_resident()
+            sample_s = monitor.next_sample_s(resident, watch.rss_bytes)
 
     def _interrupt(self, watch: monitor.Watch) -> bool:
         """Ask the guest to stop, where that is offered, once."""

@@ -26,7 +26,7 @@ from ..protocol.frames import HEADER
 from ..slots import SLOT_BYTES
 from ..values import WasmVal
 from . import monitor
-from .calling import FIELDS, Export, Spin
+from .calling import FIELDS, Cores, Export
 from .channel import SPIN_S, Channel
 from .housekeeper import Housekeeper
 from .memory import RemoteMemory
@@ -39,6 +39,8 @@ CLOSE_S: Final = 1e-3
 IDLE_S: Final = 0.25
 # A worker spins for 50 us after an answer.
 AWAKE_S: Final = 60e-6
+# A wake-up takes 40 to 80 us.
+WAKE_S: Final = 150e-6
 # A sample of resident memory takes 4 us: at most 0.4 % of the time.
 LOOK_S: Final = 1e-3
 _CALL: Final = m.CALL
@@ -62,7 +64,7 @@ class Conversation:
         limits: Limits,
         fuel: FuelMeter,
         housekeeper: Housekeeper,
-        spin: Spin,
+        cores: Cores,
         interruptible: bool,
         first: Mapping[str, Export] = {},
     ) -> None:
@@ -84,7 +86,9 @@ class Conversation:
         self.serving = Serving(channel, callbacks, self.memory, self.turn, limits, housekeeper, self._look_now_and_then)
         self._channel = channel
         self._limits = limits
-        self._running, self._most = spin.running, spin.most
+        self._computing, self._most = cores.computing, cores.most
+        channel.computing = cores.computing
+        self._answered_soon = False  # whether the last answer came while we span: then the worker is awake
         channel.cap = max(m.SMALL_CAP, limits.message_bytes) + _FRAME_SLACK
 
     def begin(self, started: float, wall_s: float | None, *, call: bool = False) -> monitor.Watch:
@@ -183,15 +187,15 @@ class Conversation:
         While calls follow each other closely, it is one write, a few reads and one unpacking. Whatever else happens
         goes on in `_finish`.
         """
-        channel, meter, memory, running = self._channel, self.fuel, self.memory, self._running
+        channel, meter, memory = self._channel, self.fuel, self.memory
         if wall_s != self._wall_s:
             self.prepare(started, wall_s)
         unshared = meter.plain if fuel is None else None
         budget = meter.begin(fuel) if unshared is None else unshared
         gap = started - self._answered_at
-        # Whoever waits for a worker that sleeps spins in vain; it wakes up, and then waits for the next call like that.
-        spin = self._flags & _SPIN and gap < AWAKE_S and len(running) < self._most
-        self._flags = flags = memory.flag | self._waiting_flags(gap)
+        free = len(self._computing) < self._most
+        spin = free and gap < AWAKE_S
+        self._flags = flags = memory.flag | (0 if not free else _SPIN | _FREE if gap < CLOSE_S else _FREE)
         out, nbytes, head = channel.out, export.request_bytes, export.request_payload
         try:
             if channel.held or export.pack is None or export.unresolved is not None or nbytes > len(out):
@@ -217,7 +221,6 @@ class Conversation:
                 self._calm_until += gap
             # It was asleep, and most likely wakes up on this very core: it need not wait until we sleep.
             os_.give_way()
-        running.add(self.handle)
         self._answered_at = started
         if started > self._calm_until:
             self.prepare(started, wall_s)
@@ -225,8 +228,12 @@ class Conversation:
         watch: monitor.Watch | None = None
         if got < 0 and done == nbytes:
             if spin:
-                got = channel.spin(*reading, time.monotonic() + SPIN_S)
+                # One that may have fallen asleep meanwhile is worth waiting for once: the next answer is soon.
+                spin_s = SPIN_S if self._answered_soon else WAKE_S
+                got = channel.spin(*reading, time.monotonic() + spin_s)
+                self._answered_soon = got >= 0
             if got < 0:
+                self._answered_soon = False
                 watch = self.watch(started, wall_s, call=True)
                 channel.wait_reply(watch)
                 got = _read(*reading)
@@ -234,7 +241,6 @@ class Conversation:
         if got == export.reply_bytes and not channel.interrupted:
             fields = export.unpack(channel.view)
             if fields[0] == export.reply_payload and fields[1] == _RESULT and fields[2] <= budget and done == nbytes:
-                running.discard(self.handle)
                 if unshared is None:
                     meter.settle(fields[2])
                 else:
@@ -252,7 +258,7 @@ class Conversation:
     def _waiting_flags(self, gap: float) -> int:
         """How the worker of a call that comes `gap` seconds after the last answer may wait: for host functions, for the
         next call. Spinning takes a core for each end."""
-        if len(self._running) >= self._most:
+        if len(self._computing) >= self._most:
             return 0
         return _SPIN | _FREE if gap < CLOSE_S else _FREE
 
@@ -261,7 +267,6 @@ class Conversation:
     ) -> monitor.Watch:
         watch = self.watch(started, wall_s, call=True)
         self.busy = True
-        self._running.add(self.handle)
         head = m.CALL_LAYOUT.pack(export.number, flags, budget, self._wall_us)
         self._send(export, m.CALL, b"".join((export.call_head, head, data)), watch)
         return watch
@@ -272,7 +277,6 @@ class Conversation:
         kind, payload = channel.receive(watch)
         if kind in (m.HOST_CALL, m.HOST_LOG):
             kind, payload = self.serving.converse(kind, payload, watch, spin=bool(self._flags & _FREE))
-        self._running.discard(self.handle)
         self._answered_at = time.monotonic()
         if channel.interrupted:
             raise self._stopped(kind, payload, budget, watch)
@@ -286,10 +290,6 @@ class Conversation:
         if self.serving.error is not None:  # of a pd_log, after which the guest made no host call any more
             raise self.serving.take_error()
         return export.results.plain(raws) if plain else export.results.make(raws)
-
-    def stop_running(self) -> None:
-        """Whoever left an operation in the middle runs no longer."""
-        self._running.discard(self.handle)
 
     def _send(self, export: Export, kind: int, frame: bytes, watch: monitor.Watch) -> None:
         """`frame`, in one write with RESOLVE if the worker does not know the export yet."""
@@ -316,13 +316,11 @@ class Conversation:
         channel = self._channel
         stride, width = export.stride, export.stride // SLOT_BYTES
         flags = self._flags = self._waiting_flags(started - self._answered_at)
-        self._running.add(self.handle)
         flags |= self.memory.flag | (m.CONTINUED if results else 0)
         head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), rows, width)
         self._send(export, m.CALL_MANY, b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data)), watch)
         spin = bool(flags & _FREE)
         kind, payload = self.serving.converse(*channel.receive(watch, spin=spin), watch, spin=spin)
-        self._running.discard(self.handle)
         self._answered_at = time.monotonic()
         if kind != m.RESULTS:
             raise self._channel.broke("RESULTS was due")

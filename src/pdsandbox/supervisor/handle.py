@@ -327,8 +327,8 @@ class Handle:
     def part(self) -> None:
         """We and the worker spin on one core: if there is an idle one, that is for the worker.
 
-        Who is woken up through a pipe wakes up where the waker runs, and the scheduler seldom moves two that run on; such
-        a pair takes 20 us for a call, instead of 6.
+        Who is woken up through a pipe wakes up where the waker runs, and the scheduler seldom moves two that go on
+        running; such a pair takes 20 us for a call, instead of 6.
         """
         now = time.monotonic()
         if now >= self._parts_at:

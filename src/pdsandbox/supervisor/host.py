@@ -23,7 +23,7 @@ from ..source import source_of
 from ..values import _short
 from . import compiling, linking, monitor
 from .cache import CompileCache
-from .calling import Spin
+from .calling import Cores
 from .channel import END_GRACE_S
 from .conversation import Conversation
 from .forkclient import ForkServer
@@ -95,7 +95,7 @@ class Supervisor(WasmHost):
         )
         self._compilers = CompilerSlots(compilers)
         self._cache = CompileCache(_count("cache_bytes", cache_bytes, 0, 1 << 44))
-        self._spin = Spin(cores)
+        self._cores = Cores(cores)
         self._artifacts: weakref.WeakSet[Artifact] = weakref.WeakSet()
         if self.hardening.required:
             self._require()
@@ -212,7 +212,7 @@ class Supervisor(WasmHost):
             limits=limits,
             fuel=fuel,
             housekeeper=housekeeper,
-            spin=self._spin,
+            cores=self._cores,
             interruptible=self.engine.interruptible,
             first=module.compiled.first,
         )

@@ -282,7 +282,6 @@ class Instance(WasmInstance):
         """If the turn is ours: kill a worker that was left in the middle, and let go of one that is condemned."""
         handle = self._handle
         if self._turn_is_ours():
-            self._talk.stop_running()
             if self._talk.busy:
                 handle.condemn(monitor.abandoned())
                 self._talk.busy = False
