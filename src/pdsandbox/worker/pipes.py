@@ -21,12 +21,10 @@ from ..protocol.frames import HEADER, HEADER_BYTES
 
 # Longer than the supervisor needs between a reply and the next call (some 3 us), shorter than a wake-up (40 to 80).
 SPIN_S: Final = 50e-6
-# One that was asleep itself: the supervisor has blocked, too, and has to wake up before it can call again.
-WAKE_S: Final = 150e-6
+# After a call that woke us: the supervisor may have fallen asleep, too, and has to wake up before it calls again.
+WAKE_S: Final = 80e-6
 # The first call comes after the supervisor has woken up and made its instance.
 FIRST_SPIN_S: Final = 300e-6
-# A request answered this soon after the one before would have met a spinning reader, were it not for two wake-ups.
-CLOSE_S: Final = 1e-3
 # Most frames are small, and a fresh page costs 3 us. Grows as needed.
 BUFFER_BYTES: Final = 4 << 10
 # The timer is a backstop for a supervisor that was stopped: it never fires before the supervisor's own deadline.

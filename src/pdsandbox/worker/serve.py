@@ -24,7 +24,7 @@ from ..runtime.guest import Export, Guest
 from ..runtime.hostcalls import Ask, HostCalls
 from ..slots import SLOT_BYTES
 from .faults import RemoteFailed, error_message
-from .pipes import CLOSE_S, FIRST_SPIN_S, SPIN_S, WAKE_S, Backstop, Inbox, Leave, Outbox
+from .pipes import FIRST_SPIN_S, SPIN_S, WAKE_S, Backstop, Inbox, Leave, Outbox
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
@@ -139,8 +139,8 @@ class Server:
                 kind, length = inbox.complete(got)
                 flags = self._other(kind, length)
             # From here on the supervisor is at work, too.
-            before, replied = replied, clock()
-            spin_until = replied + spin_s if flags & 1 and replied - before < CLOSE_S else 0.0
+            replied = clock()
+            spin_until = replied + spin_s if flags & 1 else 0.0
 
     def _other(self, kind: int, length: int) -> int:
         """Any request, the longer way; its flags."""
