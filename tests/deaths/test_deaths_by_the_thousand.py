@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
 import os
 import select
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import misbehaviour
 import psutil
 import pytest
+from copying import refuse_copies
 from leaks import descendants, fds, wait_until
 from misbehaviour import ALARM, GUEST, KINDS, MOMENTS
 
@@ -161,8 +163,10 @@ class Victims:
                     instance.call("host")
                 elif moment == "idle":
                     os.kill(instance.pid, ALARM)
-                while True:
-                    instance.memory_read(0, 100)
+                with pytest.MonkeyPatch.context() as patch:
+                    refuse_copies(patch, errno.EPERM)  # else the worker would have no part in it
+                    while True:
+                        instance.memory_read(0, 100)
         assert caught.value.cause in (Cause.SIGNAL, Cause.EXIT, Cause.PROTOCOL, Cause.RSS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import select
 import signal
@@ -11,6 +12,7 @@ import time
 import misbehaviour
 import psutil
 import pytest
+from copying import refuse_copies
 from leaks import wait_until
 from misbehaviour import ALARM, GUEST, KINDS, MOMENTS
 
@@ -153,6 +155,8 @@ def test_a_death_and_its_verdict(scenes, monkeypatch, kind, moment):
     scene = scenes[HASTY_S if verdict is WALL else PATIENT_S]
     if kind == "closed pipes":  # a process that does not end is waited for in vain: less long here
         monkeypatch.setattr(pdsandbox.supervisor.channel, "END_GRACE_S", 0.2)
+    if moment == "in memory_read":  # where the kernel copies, the worker has no part in it
+        refuse_copies(monkeypatch, errno.EPERM)
     instance = worker = None
     try:
         if moment == "instantiating":
@@ -233,6 +237,7 @@ def gone(instance, error):
         lambda: instance.call_many("ok", [[]]),
         lambda: instance.func("ok")(),  # noqa: PLW0108 - `func` itself is part of the use
         lambda: instance.memory_read(0, 1),
+        lambda: instance.memory_read_into(0, bytearray(1)),
         lambda: instance.memory_write(0, b"x"),
         lambda: instance.set_fuel(1),
     ):

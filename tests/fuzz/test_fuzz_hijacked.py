@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import os
 import select
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from copying import refuse_copies
 from fuzz_effort import TIMES, Growth, naming, seeds
 from fuzz_hijack import hijack
 from fuzz_mutations import NAMES, Dice
@@ -65,6 +67,7 @@ USES = (
     lambda instance, _: instance.call_many("add", [[n, 1] for n in range(20)]),
     lambda instance, dice: instance.call_many("host", [[dice.below(4)] for _ in range(3)]),
     lambda instance, dice: instance.memory_read(7, dice.choice((1, 5000, (1 << 20) + 9))),
+    lambda instance, dice: instance.memory_read_into(7, bytearray(dice.choice((1, 5000, (1 << 20) + 9)))),
     lambda instance, dice: instance.memory_write(7, bytes(dice.choice((1, 5000, (1 << 20) + 9)))),
     lambda instance, _: instance.call("trap"),
     lambda instance, _: instance.memory_read(1 << 30, 1),
@@ -98,7 +101,15 @@ def attempt(use: Any) -> WasmError | None:
 
 
 def run(supervisor: Supervisor, module: Any, imports: WasmImports, seed: int, outcomes: Any) -> None:
-    """One worker: hijacked, then used until it is gone, five times at most."""
+    """One worker: hijacked, then used until it is gone, five times at most. For half of them the kernel copies memory,
+    the others are asked for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if seed // len(NAMES) % 2:
+            refuse_copies(patch, errno.EPERM)
+        use(supervisor, module, imports, seed, outcomes)
+
+
+def use(supervisor: Supervisor, module: Any, imports: WasmImports, seed: int, outcomes: Any) -> None:
     dice = Dice(seed)
     try:
         instance = supervisor.instantiate(module, imports)
@@ -109,15 +120,15 @@ def run(supervisor: Supervisor, module: Any, imports: WasmImports, seed: int, ou
     worker = os.pidfd_open(instance.pid)
     try:
         for _ in range(5):
-            use = dice.choice(USES)
+            act = dice.choice(USES)
             started = time.monotonic()
-            error = attempt(lambda use=use: use(instance, dice))
+            error = attempt(lambda act=act: act(instance, dice))
             assert time.monotonic() - started < AT_MOST_S, "it hung"
             found = "an answer" if error is None else (type(error), error.cause)
             assert found in EXPECTED
             outcomes[found] += 1
             if not instance.alive:
-                again = attempt(lambda use=use: use(instance, dice))
+                again = attempt(lambda act=act: act(instance, dice))
                 assert again == error
                 break
         instance.close()
