@@ -12,6 +12,8 @@ import struct
 from typing import Any, NoReturn
 
 import fuzz_scenes as scenes
+from fuzz_mutations import MEMORY_AT, MEMORY_BYTES
+from fuzz_peer import MEMORY as BYTES
 from fuzz_peer import PIPE_BYTES
 
 from pdsandbox import errors as e
@@ -71,6 +73,7 @@ class Model:
         self._peer = peer
         self._interrupted = False
         self._at = 0
+        self._where = (0, 0)  # of the guest's memory, as it said last
         self._sent = 0
         self.may_break = False
         self.look()
@@ -123,7 +126,9 @@ class Model:
         self._take(CALL_CAP, {m.READY}, NOT_STARTED)
         kind, payload, failed = self._converse(m.LOADED)
         if kind == m.LOADED:
-            self._settle(self._decode(m.Loaded, payload).fuel, scenes.FUEL)
+            loaded = self._decode(m.Loaded, payload)
+            self._settle(loaded.fuel, scenes.FUEL)
+            self._where = loaded.base, loaded.size
             return
         message = self._decode(m.Error, payload)
         self._settle(message.fuel, scenes.FUEL)
@@ -142,9 +147,11 @@ class Model:
         kind, payload, failed = self._converse(m.RESULT)
         if self._interrupted:
             self._stopped(kind, payload, budget, failed)
-        if kind == m.RESULT and len(payload) == 8 + results.nbytes:
-            self._settle(struct.unpack_from("<Q", payload)[0], budget)
-            return results.decode(payload, 8)
+        if kind == m.RESULT and len(payload) == 24 + results.nbytes:
+            used, *where = struct.unpack_from("<QQQ", payload)
+            self._settle(used, budget)
+            self._where = tuple(where)
+            return results.decode(payload, 24)
         if kind == m.RESULT:
             self._broke()
         raise self._failure(payload, budget, failed)
@@ -164,6 +171,7 @@ class Model:
             if failed is not None and not reply.failed:
                 self._broke()
             self._settle(reply.fuel, budget)
+            self._where = reply.base, reply.size
             budget -= reply.fuel
             decode = Slots(type_.results).decode
             done += [decode(reply.slots, row * width * 16) for row in range(reply.done)]
@@ -172,7 +180,26 @@ class Model:
                 raise self._failure(payload, 0, failed)
         return done
 
+    def _copied(self, offset: int, length: int) -> bool:
+        """Whether the kernel copies that; else the peer is asked."""
+        base, size = self._where
+        if not base:
+            return False
+        assert scenes.LIMITS.memory_bytes is not None
+        if size > scenes.LIMITS.memory_bytes:
+            self._broke()
+        if offset + length > size:
+            raise Told(MEMORY, fatal=False)
+        if length and not self._peer.copies:
+            return False
+        if length and not 0 <= base + offset - MEMORY_AT <= MEMORY_BYTES - length:
+            self._broke()
+        return True
+
     def memory_read(self, offset: int, length: int) -> bytes:
+        if self._copied(offset, length):
+            at = self._where[0] + offset - MEMORY_AT
+            return BYTES[at : at + length] if length else b""
         parts = b""
         while True:
             want = min(m.CHUNK_BYTES, length - len(parts))
@@ -184,7 +211,9 @@ class Model:
             if len(parts) == length:
                 return parts
 
-    def memory_write(self, _offset: int, data: bytes) -> None:
+    def memory_write(self, offset: int, data: bytes) -> None:
+        if self._copied(offset, len(data)):
+            return
         done = 0
         while True:
             piece = min(m.CHUNK_BYTES, len(data) - done)
@@ -212,9 +241,11 @@ class Model:
         count = size = 0
         failed: Verdict | None = None
         legal = {due, m.HOST_CALL} if due == m.RESULTS else {due, m.HOST_CALL, m.ERROR}
+        if due == m.RESULT:
+            legal.add(m.HOST_LOG)
         while True:
             kind, payload = self._take(CALL_CAP, legal)
-            if kind != m.HOST_CALL:
+            if kind not in (m.HOST_CALL, m.HOST_LOG):
                 if failed is not None and kind == due != m.RESULTS:
                     self._broke()  # the call was to end
                 return kind, payload, failed
@@ -225,7 +256,12 @@ class Model:
                 self._broke()
             if len(request.slots) != 16 * len(scenes.HOST_TYPES[request.index].params):
                 self._broke()
+            self._where = request.base, request.size
             blobs = len(request.first) + len(request.second)
+            if blobs > (0, blobs, len(request.first), 0)[request.index]:
+                self._broke()  # bytes that the function does not take
+            if kind == m.HOST_LOG and request.index != 2:
+                self._broke()  # only pd_log needs no answer
             count, size = count + 1, size + blobs + len(request.slots)
             limits = scenes.LIMITS
             assert limits.host_calls is not None
@@ -233,7 +269,8 @@ class Model:
             if count > limits.host_calls or size > limits.host_call_bytes or blobs > limits.message_bytes:
                 self._broke()
             failed = self._run(request)
-            self._sends()
+            if kind == m.HOST_CALL:
+                self._sends()
 
     def _run(self, request: Any) -> Verdict | None:
         """What the scenes' host functions do."""
@@ -264,6 +301,7 @@ class Model:
     def _failure(self, payload: bytes, budget: int, failed: Verdict | None) -> Told:
         message = self._decode(m.Error, payload)
         self._settle(message.fuel, budget)
+        self._where = message.base, message.size
         if (message.failure == F.REMOTE) != (failed is not None):
             self._broke()
         if failed is not None:
@@ -277,5 +315,6 @@ class Model:
             message = self._decode(m.Error, payload)
             if failed is None and (message.failure, message.trap_code) == (F.TRAP, e.TrapCode.INTERRUPT.value):
                 self._settle(message.fuel, budget)
+                self._where = message.base, message.size
                 raise Told(WALL, fatal=False)
         raise Told(WALL)

@@ -19,6 +19,9 @@ Act = tuple[Any, ...]
 Acts = list[Act]
 
 HEAD = 8
+#: Where the peer has its guest's memory, and how much of it.
+MEMORY_AT = 0x7F00_0000_0000
+MEMORY_BYTES = 3 << 20
 BAD_U32 = (0, 1, 2, 7, 8, 9, 15, 16, 17, 255, 256, 1000, 65535, 65536, 2**20, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 BAD_U64 = (0, 1, 9_999, 10_001, 2**31, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 TEXTS = (
@@ -76,9 +79,18 @@ def write(*pieces: bytes) -> Acts:
 # --- frames made to mislead ---
 
 
+def odd_place(dice: Dice) -> tuple[int, int]:
+    """Where a guest's memory is, and how large; true, false, or said to be nowhere."""
+    if dice.one_in(3):
+        return 0, 0
+    base = dice.choice((MEMORY_AT, MEMORY_AT, 1, MEMORY_AT + 8, *BAD_U64))
+    return base, dice.choice((MEMORY_BYTES, MEMORY_BYTES, 0, 20, MEMORY_BYTES + 16, 100 << 20, *BAD_U64))
+
+
 def odd_error(dice: Dice) -> bytes:
     """An ERROR, most often one that can be decoded, with unlikely fields."""
     failure = dice.below(m.Failure.COUNT)
+    base, size = odd_place(dice)
     names = tuple(None if dice.one_in(3) else dice.choice(TEXTS[:8]) for _ in range(2))
     payload = m.Error(
         failure,
@@ -88,6 +100,8 @@ def odd_error(dice: Dice) -> bytes:
         exit_code=dice.choice(BAD_U32),
         text=dice.choice(TEXTS),
         frames=tuple(Frame(dice.choice(BAD_U32), *names, 0, dice.choice(BAD_U64)) for _ in range(dice.below(4))),
+        base=base,
+        size=size,
     ).payload()
     match dice.below(8):
         case 0:  # no such failure
@@ -107,20 +121,21 @@ def odd_host_call(dice: Dice) -> bytes:
     if dice.one_in(4):
         sizes[dice.below(3)] = dice.choice(BAD_U32)
     index = dice.choice((0, 0, 1, 2, 3, 4, 2**31, 2**32 - 1))
-    return framed(m.HOST_CALL, struct.pack("<IIII", index, *sizes) + slots + first + second)
+    return framed(m.HOST_CALL, m.HOST_CALL_LAYOUT.pack(index, *sizes, *odd_place(dice)) + slots + first + second)
 
 
 def any_frame(dice: Dice) -> bytes:
     """A frame that some worker or compiler might send at some time."""
     fuel = dice.choice(BAD_U64) if dice.one_in(3) else dice.below(20)
     kind = FuncType(("i32",) * dice.below(3), ("i64",))
+    base, size = odd_place(dice)
     choices: tuple[Callable[[], bytes], ...] = (
         lambda: m.Ready().frame(),
-        lambda: m.Loaded(fuel).frame(),
-        lambda: m.Result(fuel, dice.data(16 * dice.below(6))).frame(),
+        lambda: m.Loaded(fuel, base, size).frame(),
+        lambda: m.Result(fuel, dice.data(16 * dice.below(6)), base, size).frame(),
         lambda: framed(
             m.RESULTS,
-            struct.pack("<QIII4x", fuel, dice.choice(BAD_U32), dice.choice((0, 1, 2, 3)), dice.below(3))
+            m.RESULTS_LAYOUT.pack(fuel, base, size, dice.choice(BAD_U32), dice.choice((0, 1, 2, 3)), dice.below(3))
             + dice.data(16 * dice.below(6)),
         ),
         lambda: m.MemData(dice.data(dice.choice((0, 1, 15, 16, 17, 4096)))).frame(),

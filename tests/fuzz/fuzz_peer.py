@@ -9,14 +9,16 @@ without silence is a hang.
 from __future__ import annotations
 
 import collections
+import ctypes
 import dataclasses
+import errno
 import os
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from fuzz_mutations import MUTATIONS, Acts, Dice
+from fuzz_mutations import MEMORY_AT, MEMORY_BYTES, MUTATIONS, Acts, Dice
 
 from pdsandbox.protocol import messages as m
 from pdsandbox.protocol.frames import FrameReader
@@ -26,7 +28,6 @@ from pdsandbox.supervisor.channel import Channel
 DRY_S = 0.002
 #: The bytes that fit into a pipe.
 PIPE_BYTES = 65536
-MEMORY_BYTES = 3 << 20
 MEMORY = bytes(range(256)) * (MEMORY_BYTES // 256)
 
 #: Which of a peer's replies (counted from 0, READY first) is mutated, and how: a mutation or its name.
@@ -91,6 +92,7 @@ class Peer:
         self.end: tuple[Any, ...] | None = None  # the act that closed its pipes
         self._greeted = greeted
         self._muted = False
+        self.copies = False  # whether the kernel lets the supervisor copy its memory
         self.on_interrupt: Callable[[], list[bytes]] = list
 
     def attach(self, handle: Any) -> None:
@@ -111,6 +113,18 @@ class Peer:
                 os.close(fd)
         self._requests = self._replies = -1
         self._acts.clear()
+
+    def copy(self, local: int, remote: int, size: int, *, write: bool) -> int:
+        """What `Handle.copy_memory` makes of its memory, without it knowing."""
+        if not self.copies:
+            raise PermissionError(errno.EPERM, "not permitted")
+        at = remote - MEMORY_AT
+        if not 0 <= at < MEMORY_BYTES:
+            raise OSError(errno.EFAULT, "nothing is there")
+        done = min(size, MEMORY_BYTES - at)
+        if not write:
+            ctypes.memmove(local, MEMORY[at : at + done], done)
+        return done
 
     # --- one step ---
 

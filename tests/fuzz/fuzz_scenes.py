@@ -9,7 +9,7 @@ import dataclasses
 import struct
 from typing import Any
 
-from fuzz_peer import MEMORY_BYTES
+from fuzz_mutations import MEMORY_AT, MEMORY_BYTES
 
 from pdsandbox import HostFunction, Limits, WasmImports
 from pdsandbox.errors import Frame
@@ -108,23 +108,25 @@ def _slots(*values: int) -> bytes:
 
 def calls(argument: int) -> bytes:
     """The guest calls `plain`."""
-    return m.HostCall(0, _slots(argument)).frame()
+    return m.HostCall(0, _slots(argument), base=MEMORY_AT, size=MEMORY_BYTES).frame()
 
 
-LOADED = m.Loaded(3).frame()
-ONE = m.Result(11, _slots(42)).frame()
-NONE = m.Result(0, b"").frame()
-WIDE = m.Result(12, _slots(1, -2, 0x7FC00001, 4)).frame()
+THERE = {"base": MEMORY_AT, "size": MEMORY_BYTES}
+LOADED = m.Loaded(3, **THERE).frame()
+ONE = m.Result(11, _slots(42), **THERE).frame()
+NONE = m.Result(0, b"").frame()  # from here on nobody said where memory is
+WIDE = m.Result(12, _slots(1, -2, 0x7FC00001, 4), **THERE).frame()
 FRAMES = (Frame(3, "f\x1b[2J", None, 1, 2), Frame(0, None, "m", 0, 0))
-TRAP = m.Error(m.Failure.TRAP, 5, trap_code=9, frames=FRAMES).frame()
+TRAP = m.Error(m.Failure.TRAP, 5, trap_code=9, frames=FRAMES, **THERE).frame()
 SENDS = m.HostCall(1, _slots(0, 1, 1, 2), b"to", b"hello").frame()
 LOGS = m.HostCall(2, _slots(1, 0, 2), b"hi").frame()
+LOGS_ON = m.HostLog(2, _slots(1, 0, 2), b"hi").frame()
 ASKS_TIME = m.HostCall(3, b"").frame()
 ROWS = [[1, 2], [3, 4], [5, 6]]
 
 
 def _rows(*values: int, failed: bool = False) -> bytes:
-    return m.Results(7, len(values), 2, failed, b"".join(_slots(v, 0) for v in values)).frame()
+    return m.Results(7, len(values), 2, failed, b"".join(_slots(v, 0) for v in values), **THERE).frame()
 
 
 ROWS_DONE = _rows(42, 43, 44)
@@ -184,6 +186,20 @@ SCENES: dict[str, Scene] = {
         [[LOADED], [ONE]],
         [("memory_read", 16, 100), ("memory_write", 16, bytes(100)), ("memory_read", OUTSIDE, 9), CALL_ONE],
     ),
+    "memory after calls": Scene(
+        [[LOADED], [TRAP], [ROWS_DONE], [NONE]],
+        [
+            CALL_ONE,
+            ("memory_write", OUTSIDE, bytes(3)),
+            ("memory_read", 16, 0),
+            ("call_many", "one", ROWS),
+            ("memory_read", 16, 100),
+            ("call", "none", []),
+            ("memory_read", 16, 100),
+            ("memory_write", OUTSIDE, bytes(2)),
+        ],
+    ),
+    "logs without answers": Scene([[LOADED], [LOGS_ON, LOGS_ON, ONE], [ONE]], [CALL_ONE, CALL_ONE]),
     "large memory": Scene([[LOADED], [ONE]], [("memory_read", 1, BIG), ("memory_write", 1, bytes(BIG)), CALL_ONE]),
     "interrupted": Scene([[LOADED], []], [CALL_ONE], interruptible=True),
 }

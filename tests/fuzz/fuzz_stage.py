@@ -5,6 +5,7 @@ All but the processes is real: `Supervisor`, `Conversation`, `Channel`, `Handle`
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import pickle
@@ -18,6 +19,7 @@ from fuzz_peer import DRY_S, Peer, SteppedChannel
 import pdsandbox.supervisor.channel as channel_module
 import pdsandbox.supervisor.compiling as compiling_module
 import pdsandbox.supervisor.handle as handle_module
+import pdsandbox.supervisor.memory as memory_module
 from pdsandbox import EngineConfig, Limits, Supervisor
 from pdsandbox import errors as e
 from pdsandbox.platform import os_
@@ -64,6 +66,12 @@ class PeerHandle(Handle):
         if not self.ended:
             self.on_exited(9, None)
         return first
+
+    def copy_memory(self, local: int, remote: int, size: int, *, write: bool = False) -> int:
+        if self.ended:
+            raise ProcessLookupError(errno.ESRCH, "it has ended")
+        peer: Peer = self.peer  # type: ignore[attr-defined]
+        return peer.copy(local, remote, size, write=write)
 
 
 class Processes:
@@ -120,6 +128,7 @@ class Stage:
         for name in ("END_GRACE_S", "LEAST_GRACE_S", "INTERRUPT_GRACE_S"):
             monkeypatch.setattr(channel_module, name, DRY_S)
         monkeypatch.setattr(handle_module, "REPORT_S", DRY_S)
+        monkeypatch.setattr(memory_module, "LEAST_GRACE_S", DRY_S)
         monkeypatch.setattr(compiling_module, "Channel", SteppedChannel)
         self.hosts = {
             flag: Supervisor(limits=limits, engine=EngineConfig(interruptible=flag), cache_bytes=0)

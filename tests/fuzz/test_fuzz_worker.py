@@ -82,6 +82,7 @@ class Round:
     def _peer(self, plan: dict[int, str], dice: Dice, *, greeted: bool) -> Peer:
         peer = Peer(Honest(SCENES[self.scene].programs), plan, dice, greeted=greeted)
         peer.on_interrupt = lambda: [INTERRUPTED]
+        peer.copies = Dice(self.seed + 1).one_in(2)
         return peer
 
     def _timed(self, what: str, action: Any) -> Any:
@@ -94,6 +95,7 @@ class Round:
 
     def _operate(self, instance: Any, model: Model, operations: list[Any]) -> None:
         talk = instance._talk
+        talk.memory.flag = m.WHERE  # as if memory had been used: what replies say of it counts from the start
         for number, (name, *args) in enumerate(operations):
             assert (instance.alive, talk.busy) == (True, False)
             if name == "set_fuel":
