@@ -142,7 +142,7 @@ def test_a_log_that_raises_ends_the_call(guest, scene, afterwards, where):
         scene.seen.clear()
     scene.bad = 1
     for _ in range(3):
-        failed(scene, (lambda: guest.func(afterwards)()) if where == "func" else lambda: guest.call(afterwards, []))
+        failed(scene, guest.func(afterwards) if where == "func" else lambda: guest.call(afterwards, []))
         assert scene.seen == [("log", 1, 1)]
         assert guest.alive
         scene.seen.clear()

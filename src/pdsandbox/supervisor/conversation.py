@@ -27,7 +27,7 @@ from ..slots import SLOT_BYTES
 from ..values import WasmVal
 from . import monitor
 from .calling import FIELDS, Cores, Export
-from .channel import SPIN_S, Channel
+from .channel import INTERRUPT_GRACE_S, SPIN_S, Channel
 from .housekeeper import Housekeeper
 from .memory import RemoteMemory
 from .serving import Serving
@@ -127,11 +127,13 @@ class Conversation:
             self._look(now, watch)
 
     def _look(self, now: float, watch: monitor.Watch) -> None:
-        """A guest that can be interrupted at its deadline is left to that."""
+        """A guest that can be interrupted at its deadline is left to that; for as long as that takes, and no longer:
+        while its worker talks on and on, nobody waits, and it is waiting that interrupts."""
         self._looked_at = now
         resident = 0 if watch.rss_bytes is None else self.handle.read_resident()
         verdict = monitor.over(now, resident, watch)
-        if verdict is not None and not (watch.interruptible and verdict.cause is Cause.WALL):
+        patience = INTERRUPT_GRACE_S if watch.interruptible else 0.0
+        if verdict is not None and not (verdict.cause is Cause.WALL and now < watch.deadline + patience):
             raise self.handle.condemn(verdict)
 
     # --- loading ---
@@ -368,12 +370,12 @@ class Conversation:
         if kind == m.ERROR:
             message = self._channel.decode(m.Error, payload)
             trapped = message.failure == m.Failure.TRAP and message.trap_code == TrapCode.INTERRUPT.value
-            if trapped and self.serving.error is None:
+            if trapped and not self.serving.cannot_be(remote=False):
                 self._settle(message.fuel, budget)
                 self.memory.where = message.base, message.size
                 self.busy = False
-                return verdict
-        return self.handle.condemn(verdict)
+                return verdict if self.serving.error is None else self.serving.take_error()
+        return self.serving.after_all(self.handle.condemn(verdict))
 
     def _settle(self, used: int, budget: int) -> None:
         """Book the fuel that the worker reports, after checking it for sense."""

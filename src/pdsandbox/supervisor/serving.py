@@ -2,7 +2,9 @@
 
 What a function raises stays here (`error`); the worker is told that it failed, no more. `pd_log` waits for no answer:
 when one fails, HOST_FAIL goes out at once and the worker finds it at its next host call, or has finished by then;
-what it asked for in between is not carried out, and the call ends with that failure either way.
+what it asked for in between is not carried out, and the call ends with that failure either way. A worker that does
+not live to end the call is told of as what it died of, with that failure chained: whoever asks must know that it is
+gone.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..callbacks import Callback
-from ..errors import CallError, Cause, MemoryAccessError, WasmError
+from ..errors import CallError, MemoryAccessError, WasmError
 from ..limits import Limits
 from ..platform import os_
 from ..protocol import messages as m
@@ -58,7 +60,7 @@ class Serving:
         housekeeper: Housekeeper,
         look: Callable[[float, monitor.Watch], None],
     ) -> None:
-        self.error: BaseException | None = None
+        self.error: WasmError | None = None
         self.served = 0
         self._channel = channel
         channel.reserve(max((HEADER_BYTES + callback.nresults for callback in callbacks), default=0))
@@ -100,9 +102,18 @@ class Serving:
                 kind, payload = channel.receive(watch, spin=spin)
                 if self.error is not None and not self._log_failed and kind not in (m.ERROR, m.RESULTS):
                     raise channel.broke("it went on after its host function had failed")
+        except WasmError as exc:
+            self.after_all(exc)
+            raise
         finally:
             housekeeper.unwatch_host_calls(handle)
         return kind, payload
+
+    def after_all(self, verdict: WasmError) -> WasmError:
+        """The verdict on the worker, chained to what a host function had raised before."""
+        if self.error is not None:
+            verdict.__cause__ = self.error
+        return verdict
 
     def cannot_be(self, *, remote: bool) -> bool:
         """Whether a reply's account of host functions contradicts ours. `remote`: it says that one failed."""
@@ -111,7 +122,8 @@ class Serving:
     def take_error(self) -> WasmError:
         """What a host function raised; it is told once."""
         error, self.error = self.error, None
-        return error if isinstance(error, WasmError) else CallError("host function failed", cause=Cause.HOST_FUNCTION)
+        assert error is not None
+        return error
 
     def _answer(self, callback: Callback, watch: monitor.Watch, spin: bool) -> tuple[int, memoryview | bytes]:
         """HOST_RETURN with the results that stand in `out`, and what comes next.
@@ -141,21 +153,22 @@ class Serving:
             raise channel.broke("only pd_log needs no answer")
         if self.error is not None:
             return None  # the answer is on its way
+        failure: WasmError | None = None
         handle.host_deadline = watch.deadline
         try:
             if watch.deadline < housekeeper.next_wake:
                 housekeeper.wake()
             callback.run(memory, payload, _SLOTS_AT, blobs, channel.out, HEADER_BYTES)
         except (CallError, MemoryAccessError) as exc:  # all that a callback's failure can be
-            self.error = exc
+            failure = exc
         finally:
             handle.host_deadline = None
         verdict = handle.verdict if handle.dead else None
         if verdict is not None:
             raise verdict  # the housekeeper's, at the deadline; or close, or kill
-        if self.error is None:
+        if failure is None:
             return callback if kind == m.HOST_CALL else None
-        self._log_failed = kind == m.HOST_LOG
+        self.error, self._log_failed = failure, kind == m.HOST_LOG
         channel.send(m.HOST_FAIL, _HOST_FAIL, watch)
         return None
 
