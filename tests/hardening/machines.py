@@ -28,7 +28,7 @@ _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _PRCTL, _SOCKET, _SECCOMP, _LANDLOCK = 157, 41, 317, (444, 445, 446)
 _PR_SET_SECCOMP, _PR_SET_KEEPCAPS, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 22, 8, 24, 38, 47
 _PR_SET_MDWE = 65
-_DAC_READ_SEARCH, _KILL_CAP, _SETGID, _SETUID, _SYS_ADMIN = 2, 5, 6, 7, 21
+_DAC_READ_SEARCH, _KILL_CAP, _SETGID, _SETUID, _SYS_PTRACE, _SYS_ADMIN = 2, 5, 6, 7, 19, 21
 _NEWNS, _NEWUSER = 0x00020000, 0x10000000
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 
@@ -164,6 +164,7 @@ _CHANGED: dict[str, Callable[[], None]] = {
     "user-namespace": _user_namespace,
     "no-setuid": _without(_SETUID, _SETGID, _KILL_CAP),
     "no-sys-admin": _without(_SYS_ADMIN),
+    "no-sys-ptrace": _without(_SYS_PTRACE),
     "read-only-proc": _read_only_proc,
 }
 
