@@ -29,7 +29,8 @@ def copy(*args: Any, **options: Any) -> int:
 def main(hardening: Hardening) -> None:
     os_.copy_process = copy
     with Supervisor(hardening=hardening, limits=Limits(wall_s=60.0), spares=0) as host:
-        instance = host.instantiate(host.compile('(module (memory (export "memory") 100) (data (i32.const 7) "seven"))'))
+        module = host.compile('(module (memory (export "memory") 100) (data (i32.const 7) "seven"))')
+        instance = host.instantiate(module)
         data = bytes(range(256)) * 20_000
         instance.memory_write(12, data)
         right = instance.memory_read(7, 5 + len(data)) == b"seven" + data
