@@ -94,12 +94,10 @@ def test_what_python_itself_says(instance):
 
 
 def spoil(caller, code):
-    """From now on the worker fails at reading its next request."""
+    """From now on the worker fails at waiting for its next request."""
     import sys
 
     def fail(*_):
         raise ZeroDivisionError("spoiled")
 
-    sys.modules["pdsandbox.worker.pipes"].Inbox.read = fail
-    # The loop holds the method already: make it ask again.
-    sys.modules["pdsandbox.worker.loop"].Worker._call = fail
+    sys.modules["pdsandbox.worker.pipes"].Inbox.wait = fail
