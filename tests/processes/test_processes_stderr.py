@@ -78,7 +78,7 @@ def test_a_flood_stops_nobody(instance):
     assert len(tail(instance)) == 4096
 
 
-def test_what_python_itself_says(instance):
+def test_what_python_itself_says(wait_for):
     """An error that leaves the worker's loop is there with its traceback."""
     host_functions = {
         ("m", "leave"): HostFunction(in_worker(spoil), ("i32",)),
@@ -88,6 +88,7 @@ def test_what_python_itself_says(instance):
         broken = host.instantiate(host.compile(GUEST), WasmImports(functions=host_functions))
         with pytest.raises(WorkerCrashed) as caught:
             broken.call("leave", [0])
+            wait_for(lambda: not broken.alive)
             broken.call("ok")
     assert caught.value.cause is Cause.EXIT
     assert caught.value.stderr_tail.endswith(b"ZeroDivisionError: spoiled\n")
