@@ -60,14 +60,15 @@ def descendants(pid: int | None = None) -> set[int]:
 
 
 def fds() -> dict[int, str]:
-    """Open file descriptors of this process and what they refer to, but for the standard ones: pytest moves those."""
+    """Open file descriptors of this process and what they refer to, but for the standard ones, which pytest moves, and
+    the fonts, which matplotlib keeps open once the harness's charts have used them."""
     found = {}
     for name in os.listdir(_FD_DIR):
         try:
             found[int(name)] = os.readlink(_FD_DIR / name) if sys.platform == "linux" else "open"
         except OSError:
             continue  # the listing's own descriptor
-    return {fd: target for fd, target in found.items() if fd > 2}
+    return {fd: target for fd, target in found.items() if fd > 2 and not target.endswith(".ttf")}
 
 
 def describe(pid: int) -> str:

@@ -218,4 +218,4 @@ def test_a_worker_stopped_while_instantiating(make_supervisor, spawned, monkeypa
     module = host.compile(
         GUEST.replace('(func (export "trap")', "(func $s (call $tell (i32.const 1))) (start $s) (func")
     )
-    stopped(lambda: host.instantiate(module, imports(tell=lambda _: stop_process(spawned.workers[-1].pid))))
+    stopped(lambda: host.instantiate(module, imports(tell=lambda _: stop_process(spawned.pid_of(spawned.workers[-1])))))

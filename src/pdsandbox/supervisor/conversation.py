@@ -83,7 +83,8 @@ class Conversation:
         self._numbered = len(first)
         self.turn = channel.handle.turn
         self.memory = RemoteMemory(channel, limits.memory_bytes)
-        self.serving = Serving(channel, callbacks, self.memory, self.turn, limits, housekeeper, self._look_now_and_then)
+        self.memory.look = self.look
+        self.serving = Serving(channel, callbacks, self.memory, self.turn, limits, housekeeper, self.look)
         self._channel = channel
         self._limits = limits
         self._computing, self._most = cores.computing, cores.most
@@ -120,7 +121,7 @@ class Conversation:
         self.serving.begin()
         return watch
 
-    def _look_now_and_then(self, now: float, watch: monitor.Watch) -> None:
+    def look(self, now: float, watch: monitor.Watch) -> None:
         """Judge the worker between two messages: calls, and host calls, that follow closely are answered before anybody
         waits, and it is waiting that judges."""
         if now - self._looked_at > LOOK_S:

@@ -128,6 +128,7 @@ class Instance(WasmInstance):
                 few = min(most, count - at)
                 piece = data if few == count else data[at * stride : (at + few) * stride]
                 budget -= self._talk.batch(export, piece, few, results, budget, started, watch)
+                self._talk.look(time.monotonic(), watch)
             self._talk.busy = False
 
         try:

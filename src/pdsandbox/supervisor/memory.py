@@ -27,6 +27,10 @@ PIECE_BYTES: Final = 4 << 20
 _NOT_ALLOWED: Final = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 
 
+def _nothing(_now: float, _watch: monitor.Watch) -> None:
+    pass
+
+
 class RemoteMemory:
     """See the module's text."""
 
@@ -37,6 +41,8 @@ class RemoteMemory:
         self.where: tuple[int, ...] = (0, 0)
         #: Flag of a CALL: WHERE once anybody has used memory. Finding out costs the worker a third of a microsecond.
         self.flag = 0
+        #: Judges the worker, now and then: what is written takes memory of it, and answers come before anybody waits.
+        self.look: Callable[[float, monitor.Watch], None] = _nothing
 
     def read_direct(self, offset: int, length: int, watch: monitor.Watch) -> bytes | None:
         """`length` bytes at `offset` in one copy; None where that is not to be had. The worker takes no part in it."""
@@ -121,6 +127,7 @@ class RemoteMemory:
             done += len(piece)
             if done == len(data):
                 return
+            self.look(time.monotonic(), watch)
 
     def _receive(self, watch: monitor.Watch, *, first: bool) -> tuple[int, memoryview | bytes]:
         """The answer to one message of an access; only its first can be refused, because that names the whole range."""
