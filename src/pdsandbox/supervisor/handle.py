@@ -43,7 +43,7 @@ _DRAIN_BYTES: Final = 64 << 10
 
 
 # How long a pair is left where it is: looking and moving takes 20 us.
-PART_S: Final = 0.005
+PART_S: Final = 0.001
 CORES: Final = os.cpu_count() or 1
 
 
