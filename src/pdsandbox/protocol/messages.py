@@ -58,6 +58,7 @@ from .replies import MemDone as MemDone
 from .replies import Ready as Ready
 from .replies import Result as Result
 from .replies import Results as Results
+from .requests import MEM_WRITE_HEAD as MEM_WRITE_HEAD
 from .requests import Call as Call
 from .requests import CallMany as CallMany
 from .requests import Compile as Compile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from ..externs import FuncType
 from ..slots import SLOT_BYTES
@@ -208,6 +208,8 @@ class MemWrite(Message):
 
 _MEM_READ = struct.Struct("<QQQ")
 _MEM_WRITE = struct.Struct("<QQ")
+#: Where the data of a MEM_WRITE begins.
+MEM_WRITE_HEAD: Final = _MEM_WRITE.size
 
 
 @dataclass(frozen=True, slots=True)

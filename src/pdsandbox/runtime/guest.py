@@ -336,6 +336,10 @@ class Guest:
         if data:
             memmove(address, data, len(data))
 
+    def memory_write_from(self, offset: int, source: int, length: int) -> None:
+        """The same for `length` bytes at address `source` of this process."""
+        memmove(self._checked(offset, length), source, length)
+
     def memory_check(self, offset: int, length: int) -> None:
         """MemoryAccessError unless the range lies inside the memory."""
         self._checked(offset, length)

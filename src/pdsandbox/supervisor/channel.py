@@ -26,6 +26,8 @@ from . import monitor
 from .handle import Handle
 
 BUFFER_BYTES: Final = 8 << 10
+# What a pipe holds at once (pipe(7)).
+PIPE_BYTES: Final = 64 << 10
 # Requests of most signatures fit; longer ones are sent piece by piece.
 OUT_BYTES: Final = 1 << 10
 # Longer than a fast answer takes (6 us for a warm call), shorter than the wake-up that is saved (some 50).
@@ -83,6 +85,7 @@ class Channel:
         # For what comes between a call and its reply: what pays there differs.
         self.spin_in_call = os_.Spinner(handle.part).read
         self.computing: set[Handle] = set()
+        self._bulk = memoryview(b"")  # for long frames, once there was one
         self.held = False
         self.interrupted = False
 
@@ -186,15 +189,18 @@ class Channel:
             if found is not None:
                 return found
             # No more than this frame needs, so that what a worker sends unasked stays in its pipe.
-            want = min(frames.wanted(), BUFFER_BYTES)
+            want = frames.wanted()
+            if want > BUFFER_BYTES and not self._bulk:
+                self._bulk = memoryview(bytearray(PIPE_BYTES))
+            into = (self.view if want <= BUFFER_BYTES else self._bulk)[:want]
             try:
-                data = os.readv(self._replies, [self.view[:want]])
+                data = os.readv(self._replies, [into])
             except BlockingIOError:
                 self._wait(self._poll, self._replies, watch)
                 continue
             if not data:
                 raise self.ended(watch)
-            frames.feed(self.view[:data])
+            frames.feed(into[:data])
 
     def ended(self, watch: monitor.Watch) -> WasmError:
         """The worker has closed its pipes, or ended: the verdict."""

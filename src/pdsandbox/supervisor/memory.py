@@ -18,6 +18,7 @@ from typing import Any, Final
 from ..errors import CallError, MemoryAccessError, WasmError
 from ..platform import os_
 from ..protocol import messages as m
+from ..protocol.frames import HEADER
 from . import monitor
 from .channel import LEAST_GRACE_S, Channel
 
@@ -119,8 +120,11 @@ class RemoteMemory:
         """All of `data` at `offset`, or nothing: the first piece's message names the whole range."""
         view, done = memoryview(data), 0
         while True:
-            piece = bytes(view[done : done + m.CHUNK_BYTES])
-            self._channel.send(m.MEM_WRITE, m.MemWrite(offset + done, len(data) - done, piece).frame(), watch)
+            piece = view[done : done + m.CHUNK_BYTES]
+            # One copy, not one for the payload and one more for the frame.
+            head = m.MemWrite(offset + done, len(data) - done, b"").payload()
+            frame = b"".join((HEADER.pack(len(head) + len(piece), m.MEM_WRITE), head, piece))
+            self._channel.send(m.MEM_WRITE, frame, watch)
             kind, payload = self._receive(watch, first=not done)
             if kind != m.MEM_DONE or payload:
                 raise self._channel.broke("MEM_DONE was due")

@@ -241,10 +241,12 @@ class Server:
                 if read.offset + read.total > size:
                     return m.Error(m.Failure.MEMORY).frame()
                 return m.MemData(guest.memory_read(read.offset, read.length)).frame()
-            write = m.MemWrite.decode(payload)
+            write, nbytes = m.MemWrite.decode(payload[: m.MEM_WRITE_HEAD]), len(payload) - m.MEM_WRITE_HEAD
             if write.offset + write.total > size:
                 return m.Error(m.Failure.MEMORY).frame()
-            guest.memory_write(write.offset, write.data)
+            if nbytes:
+                data = ctypes.c_char.from_buffer(payload, m.MEM_WRITE_HEAD)
+                guest.memory_write_from(write.offset, ctypes.addressof(data), nbytes)
         except WasmError:
             return m.Error(m.Failure.MEMORY).frame()
         return m.MemDone().frame()
