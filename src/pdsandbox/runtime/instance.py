@@ -121,12 +121,16 @@ class LocalInstance(WasmInstance):
                 bound = self._bound.get(func) if type(func) is str else None
                 if bound is None:
                     bound = self._bind(func)
+                packed, failure = False, None
                 try:
                     bound.pack(bound.view, 0, *(args if plain else bound.params.raw(args)))
+                    packed = True
                 except Exception as exc:  # floats, or wrong, whatever they raise
+                    failure = None if isinstance(exc, struct.error | TypeError) else exc
+                if not packed:
                     bound.view[: bound.params.nbytes] = bound.params.encode(args)
-                    if not isinstance(exc, struct.error | TypeError):
-                        raise  # a signal handler's
+                    if failure is not None:
+                        raise failure  # a signal handler's
                 budget = meter.plain if fuel is None and meter.plain is not None else meter.begin(fuel)
                 if self._calls_out:
                     self._headroom()

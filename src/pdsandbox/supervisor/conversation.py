@@ -199,17 +199,22 @@ class Conversation:
         free = len(self._computing) < self._most
         spin = free and gap < AWAKE_S
         self._flags = flags = memory.flag | (0 if not free else _SPIN | _FREE if gap < CLOSE_S else _FREE)
+        packed, failure = False, None
         out, nbytes, head = channel.out, export.request_bytes, export.request_payload
         try:
             if channel.held or export.pack is None or export.unresolved is not None or nbytes > len(out):
                 raise TypeError
             raw = args if plain else export.params.raw(args)
             export.pack(out, 0, head, _CALL, export.number, flags, budget, self._wall_us, *raw)
+            packed = True
         except Exception as exc:
-            # Wrong arguments, whatever they raise; floats, a first call, or a very long one.
+            failure = None if isinstance(exc, struct.error | TypeError) else exc
+        if not packed:
+            # Wrong arguments, whatever they raise; floats, a first call, or a very long one. What this ends in is not
+            # raised while that is handled: it would be chained to it.
             data = export.params.encode(args)
-            if not isinstance(exc, struct.error | TypeError):
-                raise  # a signal handler's
+            if failure is not None:
+                raise failure  # a signal handler's
             sent = self._send_at_length(export, data, flags, budget, started, wall_s)
             return self._finish(export, budget, sent, plain=plain)
         self.busy = True
