@@ -116,15 +116,17 @@ def _typed(fn: Callable[..., Any], offer: Offer) -> Run:
             caller.end()
         if nothing and value is None:
             return
+        failure: Exception | None = None
         if pack is not None:
             try:
                 pack.pack_into(out, at, value)
-            except Exception:
-                pass
-            else:
                 return
+            except Exception as exc:
+                failure = None if isinstance(exc, struct.error | TypeError) else exc
         try:
             raw = results.encode_results(value)
+            if failure is not None:
+                raise failure  # of its __index__, which takes it back, or of a signal handler
         except CallError as exc:
             text = f"host function returned what it must not: {exc.message}"
             raise CallError(text, cause=Cause.HOST_FUNCTION) from exc

@@ -206,3 +206,24 @@ def test_a_failure_in_the_middle_of_many_host_calls(instantiate):
     )
     assert isinstance(failed(instance, "run", []).__cause__, LookupError)
     assert seen == list(range(8))
+
+
+def test_what_is_raised_while_a_result_is_looked_at(instantiate):
+    """It ends the call, chained, also if the result can be looked at the second time: a signal handler's exception
+    must not be lost."""
+    original = TimeoutError("of a signal handler")
+
+    class Once:
+        raised = False
+
+        def __index__(self):
+            if not self.raised:
+                self.raised = True
+                raise original
+            return 7
+
+    instance = instantiate(ONE, importing(lambda _caller, _number: Once()))
+    for _ in range(2):
+        error = failed(instance, "run", [1])
+        assert error.message == "host function raised TimeoutError"
+        assert error.__cause__ is original
