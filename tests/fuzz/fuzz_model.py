@@ -75,6 +75,7 @@ class Model:
         self._at = 0
         self._where = (0, 0)  # of the guest's memory, as it said last
         self._sent = 0
+        self._log_failed = False
         self.may_break = False
         self.look()
 
@@ -151,6 +152,8 @@ class Model:
             used, *where = struct.unpack_from("<QQQ", payload)
             self._settle(used, budget)
             self._where = tuple(where)
+            if failed is not None:
+                raise Told(failed, fatal=False)
             return results.decode(payload, 24)
         if kind == m.RESULT:
             self._broke()
@@ -240,16 +243,19 @@ class Model:
         """Serve host calls until something else comes; how the host function failed, if it did."""
         count = size = 0
         failed: Verdict | None = None
+        self._log_failed = False
         legal = {due, m.HOST_CALL} if due == m.RESULTS else {due, m.HOST_CALL, m.ERROR}
         if due == m.RESULT:
             legal.add(m.HOST_LOG)
         while True:
             kind, payload = self._take(CALL_CAP, legal)
+            # Whoever waits for a host function has heard that it failed; whoever logs may not have.
+            ends = failed is not None and not self._log_failed
             if kind not in (m.HOST_CALL, m.HOST_LOG):
-                if failed is not None and kind == due != m.RESULTS:
+                if ends and kind == due != m.RESULTS:
                     self._broke()  # the call was to end
                 return kind, payload, failed
-            if failed is not None:
+            if ends:
                 self._broke()
             request = self._decode(m.HostCall, payload)
             if request.index >= len(scenes.HOST_TYPES):
@@ -268,13 +274,16 @@ class Model:
             assert limits.host_call_bytes is not None
             if count > limits.host_calls or size > limits.host_call_bytes or blobs > limits.message_bytes:
                 self._broke()
+            if failed is not None:
+                continue  # it is not carried out
             failed = self._run(request)
-            if kind == m.HOST_CALL:
+            if failed is not None or kind == m.HOST_CALL:
                 self._sends()
+            self._log_failed = failed is not None and kind == m.HOST_LOG
 
     def _run(self, request: Any) -> Verdict | None:
         """What the scenes' host functions do."""
-        if request.index == 1 and request.first.startswith(b"\0"):
+        if request.first.startswith(b"\0"):
             return RAISED
         if request.index:
             return None
@@ -302,19 +311,21 @@ class Model:
         message = self._decode(m.Error, payload)
         self._settle(message.fuel, budget)
         self._where = message.base, message.size
-        if (message.failure == F.REMOTE) != (failed is not None):
+        remote = message.failure == F.REMOTE
+        if remote != (failed is not None) and (remote or not self._log_failed):
+            self._broke()
+        if message.failure not in IN_CALL and not remote:
             self._broke()
         if failed is not None:
             return Told(failed, fatal=False)
-        if message.failure not in IN_CALL:
-            self._broke()
         return Told(IN_CALL[message.failure], fatal=False)
 
     def _stopped(self, kind: int, payload: bytes, budget: int, failed: Verdict | None) -> NoReturn:
         if kind == m.ERROR:
             message = self._decode(m.Error, payload)
-            if failed is None and (message.failure, message.trap_code) == (F.TRAP, e.TrapCode.INTERRUPT.value):
+            trapped = (message.failure, message.trap_code) == (F.TRAP, e.TrapCode.INTERRUPT.value)
+            if trapped and (failed is None or self._log_failed):
                 self._settle(message.fuel, budget)
                 self._where = message.base, message.size
-                raise Told(WALL, fatal=False)
+                raise Told(failed or WALL, fatal=False)
         raise Told(WALL)

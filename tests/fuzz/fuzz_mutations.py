@@ -113,15 +113,23 @@ def odd_error(dice: Dice) -> bytes:
     return framed(m.ERROR, payload)
 
 
-def odd_host_call(dice: Dice) -> bytes:
-    """A HOST_CALL with indexes and sizes that may or may not fit."""
+def odd_host_call(dice: Dice, kind: int = m.HOST_CALL) -> bytes:
+    """A HOST_CALL, or a HOST_LOG, with indexes and sizes that may or may not fit."""
     slots = dice.data(16 * dice.below(4)) if dice.one_in(2) else struct.pack("<i12x", dice.below(16))
     first, second = dice.data(dice.below(40)), dice.data(dice.below(40))
     sizes = [len(slots), len(first), len(second)]
     if dice.one_in(4):
         sizes[dice.below(3)] = dice.choice(BAD_U32)
     index = dice.choice((0, 0, 1, 2, 3, 4, 2**31, 2**32 - 1))
-    return framed(m.HOST_CALL, m.HOST_CALL_LAYOUT.pack(index, *sizes, *odd_place(dice)) + slots + first + second)
+    return framed(kind, m.HOST_CALL_LAYOUT.pack(index, *sizes, *odd_place(dice)) + slots + first + second)
+
+
+def odd_log(dice: Dice) -> bytes:
+    """A HOST_LOG; one in two is one that a guest might have made, and one in four of these fails."""
+    if dice.one_in(2):
+        return odd_host_call(dice, m.HOST_LOG)
+    text = (b"\0" if dice.one_in(4) else b"") + dice.data(dice.below(40))
+    return m.HostLog(2, struct.pack("<i12xi12xi12x", 1, 0, 2), text, b"", *odd_place(dice)).frame()
 
 
 def any_frame(dice: Dice) -> bytes:
@@ -148,6 +156,7 @@ def any_frame(dice: Dice) -> bytes:
         ).frame(),
         lambda: odd_error(dice),
         lambda: odd_host_call(dice),
+        lambda: odd_log(dice),
         # What only a supervisor says.
         lambda: framed(dice.choice((1, 2, 3, 4, 5, 6, 7, 8, 16)), dice.data(dice.below(64))),
     )
@@ -210,6 +219,14 @@ def _fuel(dice: Dice, frame: bytes) -> bytes:
     return frame[:at] + struct.pack("<Q", dice.choice(BAD_U64)) + frame[at + 8 :]
 
 
+def _moved(dice: Dice, frame: bytes) -> bytes:
+    """Another place where it says where the guest's memory is."""
+    at = {m.LOADED: 8, m.RESULT: 8, m.RESULTS: 8, m.HOST_CALL: 16, m.HOST_LOG: 16}.get(frame[4], len(frame) - HEAD - 16)
+    if at < 0 or len(frame) < HEAD + at + 16:
+        return frame
+    return frame[: HEAD + at] + struct.pack("<QQ", *odd_place(dice)) + frame[HEAD + at + 16 :]
+
+
 def _many(frame: bytes) -> bytes:
     """More of it than a pipe holds."""
     return frame * (1 + 100_000 // len(frame))
@@ -247,6 +264,11 @@ MUTATIONS: dict[str, Callable[[Dice, bytes], Acts]] = {
     "in pieces": lambda dice, frame: write(*_in_pieces(dice, frame)),
     "damaged, in pieces": lambda dice, frame: write(*_in_pieces(dice, _damaged(dice, frame))),
     "fuel": lambda dice, frame: write(_fuel(dice, frame)),
+    "memory elsewhere": lambda dice, frame: write(_moved(dice, frame)),
+    "odd HOST_LOG instead": lambda dice, _: write(odd_log(dice)),
+    "odd HOST_LOG before": lambda dice, frame: write(odd_log(dice), frame),
+    "odd HOST_LOG before, in one write": lambda dice, frame: write(odd_log(dice) + frame),
+    "logs without end before": lambda dice, frame: write(_many(odd_log(dice)) + frame),
     "odd ERROR instead": lambda dice, _: write(odd_error(dice)),
     "odd ERROR before": lambda dice, frame: write(odd_error(dice), frame),
     "odd HOST_CALL instead": lambda dice, _: write(odd_host_call(dice)),

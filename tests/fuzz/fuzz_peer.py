@@ -42,6 +42,7 @@ class Honest:
         self._programs = iter(programs)
         self._now: collections.deque[bytes] = collections.deque()
         self._batch = False
+        self._waits = False  # for a host function
 
     def greet(self) -> list[bytes]:
         return [m.Ready().frame()]
@@ -51,6 +52,7 @@ class Honest:
         if kind in (m.LOAD, m.CALL, m.CALL_MANY):
             self._now = collections.deque(next(self._programs, []))
             self._batch = kind == m.CALL_MANY
+            self._waits = False
         elif kind == m.MEM_READ:
             if message.offset + message.total > MEMORY_BYTES:
                 return [m.Error(m.Failure.MEMORY).frame()]
@@ -58,15 +60,21 @@ class Honest:
         elif kind == m.MEM_WRITE:
             outside = message.offset + message.total > MEMORY_BYTES
             return [m.Error(m.Failure.MEMORY).frame() if outside else m.MemDone().frame()]
+        elif kind == m.HOST_FAIL and not self._waits:
+            return []  # of a log; it comes too late, all was said
         elif kind == m.HOST_FAIL:
+            self._now.clear()
             failed = m.Error(m.Failure.REMOTE).frame()
             return [m.Results(0, 0, 2, True, b"").frame(), failed] if self._batch else [failed]
         elif kind == m.RESOLVE:
             return []
-        if self._now and self._now[0][4] == m.HOST_CALL:
-            return [self._now.popleft()]
-        rest, self._now = list(self._now), collections.deque()
-        return rest
+        said: list[bytes] = []
+        while self._now:
+            said.append(self._now.popleft())
+            self._waits = said[-1][4] == m.HOST_CALL
+            if self._waits:
+                break
+        return said
 
 
 class Compiling(Honest):

@@ -90,10 +90,15 @@ def pd_send(envelope: bytes, payload: bytes) -> int:
     return len(payload)
 
 
+def pd_log(_level: int, message: bytes) -> None:
+    if message.startswith(b"\0"):
+        raise Untold
+
+
 def imports() -> WasmImports:
     return WasmImports(
         pd_send=pd_send,
-        pd_log=lambda _level, _message: None,
+        pd_log=pd_log,
         pd_now_micros=lambda: 2**64 - 1,
         functions={("h", "plain"): HostFunction(plain, PLAIN.params, PLAIN.results)},
     )
@@ -119,8 +124,11 @@ WIDE = m.Result(12, _slots(1, -2, 0x7FC00001, 4), **THERE).frame()
 FRAMES = (Frame(3, "f\x1b[2J", None, 1, 2), Frame(0, None, "m", 0, 0))
 TRAP = m.Error(m.Failure.TRAP, 5, trap_code=9, frames=FRAMES, **THERE).frame()
 SENDS = m.HostCall(1, _slots(0, 1, 1, 2), b"to", b"hello").frame()
-LOGS = m.HostCall(2, _slots(1, 0, 2), b"hi").frame()
-LOGS_ON = m.HostLog(2, _slots(1, 0, 2), b"hi").frame()
+#: While loading and in batches a log is a host call like any other.
+WAITS_FOR_LOG = m.HostCall(2, _slots(1, 0, 2), b"hi").frame()
+WAITS_FOR_BAD_LOG = m.HostCall(2, _slots(1, 0, 2), b"\0!").frame()
+LOGS = m.HostLog(2, _slots(1, 0, 2), b"hi").frame()
+BAD_LOG = m.HostLog(2, _slots(1, 0, 2), b"\0!").frame()
 ASKS_TIME = m.HostCall(3, b"").frame()
 ROWS = [[1, 2], [3, 4], [5, 6]]
 
@@ -145,6 +153,7 @@ class Scene:
     programs: list[list[bytes]]
     operations: list[tuple[Any, ...]]
     interruptible: bool = False
+    broken: bool = False  # the program itself breaks the protocol
 
 
 CALL_ONE = ("call", "one", [1, 2])
@@ -166,7 +175,7 @@ SCENES: dict[str, Scene] = {
         ],
         [CALL_ONE, CALL_ONE, ("set_fuel", 50), CALL_ONE, CALL_ONE],
     ),
-    "host calls": Scene([[LOADED], [calls(0), SENDS, LOGS, ASKS_TIME, calls(4), ONE]], [CALL_ONE]),
+    "host calls": Scene([[LOADED], [calls(0), SENDS, WAITS_FOR_LOG, LOGS, ASKS_TIME, calls(4), ONE]], [CALL_ONE]),
     "nested reads and writes": Scene([[LOADED], [calls(2), calls(9), calls(8), ONE]], [CALL_ONE]),
     "large nested accesses": Scene([[LOADED], [calls(3), calls(5), NONE], [NONE]], [("call", "none", [])] * 2),
     "nested accesses outside": Scene([[LOADED], [calls(7), calls(6)], [ONE]], [CALL_ONE, CALL_ONE]),
@@ -199,7 +208,49 @@ SCENES: dict[str, Scene] = {
             ("memory_write", OUTSIDE, bytes(2)),
         ],
     ),
-    "logs without answers": Scene([[LOADED], [LOGS_ON, LOGS_ON, ONE], [ONE]], [CALL_ONE, CALL_ONE]),
+    "logs": Scene([[LOADED], [LOGS, LOGS, ONE], [LOGS, calls(0), LOGS, SENDS, LOGS, ONE]], [CALL_ONE, CALL_ONE]),
+    "logs, then a trap": Scene([[LOADED], [LOGS, LOGS, TRAP], [ONE]], [CALL_ONE, CALL_ONE]),
+    "a log fails": Scene([[LOADED], [LOGS, BAD_LOG, ONE], [ONE]], [CALL_ONE, CALL_ONE]),
+    "a log fails before others": Scene([[LOADED], [BAD_LOG, LOGS, BAD_LOG, ONE], [LOGS, ONE]], [CALL_ONE, CALL_ONE]),
+    "a log fails before a host call": Scene(
+        [[LOADED], [BAD_LOG, LOGS, calls(0), ONE], [calls(2), ONE]], [CALL_ONE, CALL_ONE]
+    ),
+    "a log fails before a trap": Scene([[LOADED], [BAD_LOG, TRAP], [NONE]], [CALL_ONE, ("call", "none", [])]),
+    "a log fails before the end of fuel": Scene(
+        [[LOADED], [BAD_LOG, _error(m.Failure.FUEL, fuel=9)], [ROWS_DONE]], [CALL_ONE, ("call_many", "one", ROWS)]
+    ),
+    "a log fails before a limit": Scene(
+        [[LOADED], [BAD_LOG, _error(m.Failure.HOST_LIMIT, "over", limit=8)], [ONE]],
+        [CALL_ONE, ("memory_read", 16, 100), CALL_ONE],
+    ),
+    "a log fails, and then nothing": Scene([[LOADED], [BAD_LOG]], [CALL_ONE]),
+    "a log fails after a host call": Scene([[LOADED], [calls(4), BAD_LOG, ONE], [ONE]], [CALL_ONE, CALL_ONE]),
+    "a start function that logs": Scene([[WAITS_FOR_LOG, WAITS_FOR_LOG, LOADED]], []),
+    "a start function whose log fails": Scene([[WAITS_FOR_BAD_LOG]], []),
+    "a batch that logs": Scene(
+        [[LOADED], [WAITS_FOR_LOG, WAITS_FOR_LOG, ROWS_DONE], [ONE]], [("call_many", "one", ROWS), CALL_ONE]
+    ),
+    "a batch whose log fails": Scene(
+        [[LOADED], [WAITS_FOR_LOG, WAITS_FOR_BAD_LOG], [ONE]], [("call_many", "one", ROWS), CALL_ONE]
+    ),
+    "a log while loading": Scene([[LOGS, LOADED]], [], broken=True),
+    "a log in a batch": Scene([[LOADED], [LOGS, ROWS_DONE]], [("call_many", "one", ROWS)], broken=True),
+    "a log that is none": Scene([[LOADED], [m.HostLog(0, _slots(0)).frame(), ONE]], [CALL_ONE], broken=True),
+    "a send that is a log": Scene(
+        [[LOADED], [m.HostLog(1, _slots(0, 1, 1, 2), b"to", b"hello").frame(), ONE]], [CALL_ONE], broken=True
+    ),
+    "bytes that a function does not take": Scene(
+        [[LOADED], [m.HostCall(0, _slots(0), b"x").frame(), ONE]], [CALL_ONE], broken=True
+    ),
+    "bytes with the time": Scene([[LOADED], [m.HostCall(3, b"", b"", b"x").frame(), ONE]], [CALL_ONE], broken=True),
+    "two messages in a log": Scene(
+        [[LOADED], [m.HostLog(2, _slots(1, 0, 2), b"a", b"b").frame(), ONE]], [CALL_ONE], broken=True
+    ),
+    "more logs than are allowed": Scene([[LOADED], [LOGS] * 9 + [ONE]], [CALL_ONE], broken=True),
+    "more logs than are allowed, after one failed": Scene(
+        [[LOADED], [BAD_LOG] + [LOGS] * 8 + [ONE]], [CALL_ONE], broken=True
+    ),
+    "interrupted after a log failed": Scene([[LOADED], [BAD_LOG], [ONE]], [CALL_ONE, CALL_ONE], interruptible=True),
     "large memory": Scene([[LOADED], [ONE]], [("memory_read", 1, BIG), ("memory_write", 1, bytes(BIG)), CALL_ONE]),
     "interrupted": Scene([[LOADED], []], [CALL_ONE], interruptible=True),
 }
