@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 
+import psutil
 import pytest
 from leaks import wait_until
 from programs import COMPILER, WORKER, environment, fork_server, holds, links, named, signals, status
@@ -52,6 +53,8 @@ def busy(program, tmp_path, secret, wait_for):
         (pids["spare"],) = {*named(WORKER, script.pid)} - {*pids.values()}
         wait_for(lambda: named(COMPILER, script.pid) != [])
         (pids["compiler"],) = named(COMPILER, script.pid)
+        # While it locks itself down, which takes a millisecond, it holds what it will be confined to.
+        wait_for(lambda: psutil.Process(pids["compiler"]).cpu_times().user > 0.1)
         os.kill(pids["compiler"], signal.SIGSTOP)  # so that it is still there when we look
         pids["fork server"] = fork_server(script.pid)
         pids["program"] = script.pid
