@@ -30,10 +30,18 @@ AT_MOST_S = 30.0
 GUEST = """(module
   (import "m" "hijack" (func $hijack (param i32 i32 i32)))
   (import "m" "host" (func $host (param i32) (result i32)))
+  (import "m" "ping" (func $ping))
+  (import "env" "pd_log" (func $log (param i32 i32 i32)))
   (memory (export "memory") 40)
   (func (export "hijack") (param i32 i32 i32) (call $hijack (local.get 0) (local.get 1) (local.get 2)))
   (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
   (func (export "host") (param i32) (result i32) (call $host (local.get 0)))
+  (func (export "ping") (call $ping))
+  (func (export "log") (param i32)
+    (loop $again
+      (call $log (local.get 0) (i32.const 0) (i32.const 4))
+      (local.set 0 (i32.sub (local.get 0) (i32.const 1)))
+      (br_if $again (i32.gt_s (local.get 0) (i32.const 0)))))
   (func (export "trap") (unreachable)))"""
 #: What a worker may be made to tell, and what becomes of it.
 EXPECTED = {
@@ -61,8 +69,20 @@ def host(caller: Any, value: int) -> int:
     return value
 
 
-USES = (
+def log(level: int, _message: bytes) -> None:
+    """Fails somewhere between."""
+    if level == 2:
+        raise LookupError
+
+
+#: What a worker does in its shortest way from the second time on.
+WARM = (
     lambda instance, _: instance.call("add", [1, 2]),
+    lambda instance, _: instance.call("ping"),
+    lambda instance, dice: instance.call("log", [dice.below(5)]),
+)
+USES = (
+    *WARM,
     lambda instance, dice: instance.call("host", [dice.below(8)]),
     lambda instance, _: instance.call_many("add", [[n, 1] for n in range(20)]),
     lambda instance, dice: instance.call_many("host", [[dice.below(4)] for _ in range(3)]),
@@ -87,8 +107,9 @@ def imports() -> WasmImports:
     functions = {
         ("m", "hijack"): HostFunction(in_worker(hijack), ("i32",) * 3),
         ("m", "host"): HostFunction(host, ("i32",), ("i32",)),
+        ("m", "ping"): HostFunction(lambda _caller: None),
     }
-    return WasmImports(functions=functions)
+    return WasmImports(pd_log=log, functions=functions)
 
 
 def attempt(use: Any) -> WasmError | None:
@@ -113,6 +134,9 @@ def use(supervisor: Supervisor, module: Any, imports: WasmImports, seed: int, ou
     dice = Dice(seed)
     try:
         instance = supervisor.instantiate(module, imports)
+        if dice.one_in(2):
+            for act in WARM:
+                attempt(lambda act=act: act(instance, Dice(0)))
         instance.call("hijack", [seed & 0x7FFFFFFF, 1 + dice.below(4), seed % len(NAMES)], wall_s=60.0)
     except e.WallClockExceeded:  # a busy machine
         outcomes["too slow"] += 1
