@@ -53,6 +53,11 @@ if TYPE_CHECKING:
     from .values import I32 as I32
     from .values import I64 as I64
     from .values import WasmVal as WasmVal
+    from .wasi import Clock as Clock
+    from .wasi import Dir as Dir
+    from .wasi import Output as Output
+    from .wasi import RunResult as RunResult
+    from .wasi import Wasi as Wasi
 
 _ROOMS = {
     "errors": (
@@ -67,6 +72,7 @@ _ROOMS = {
     "runtime.host": "WasmtimeHost",
     "supervisor.host": "Supervisor",
     "values": "F32 F64 I32 I64 WasmVal",
+    "wasi": "Clock Dir Output RunResult Wasi",
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
