@@ -130,6 +130,7 @@ class WasmError(Exception):
     pid          the worker's process id
     stderr_tail  the last 4 KiB the worker wrote to standard error
     row, results for `call_many`: the failing row's index, and the results of the rows before it
+    output       for `run`, and for a guest that ended while instantiating: what it had written (`wasi.Output`)
     """
 
     prefix: ClassVar[str] = "WASM error: "
@@ -147,6 +148,7 @@ class WasmError(Exception):
     stderr_tail: bytes
     row: int | None
     results: list[Any] | None
+    output: Any
 
     def __init__(
         self,
@@ -177,6 +179,7 @@ class WasmError(Exception):
         self.stderr_tail = stderr_tail
         self.row = row
         self.results = results
+        self.output = None
 
     def __str__(self) -> str:
         return self.prefix + self.message

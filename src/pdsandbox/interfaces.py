@@ -10,9 +10,11 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
+from .errors import CallError
 from .externs import ExportType, FuncType, ImportType
 from .imports import WasmImports
 from .values import WasmVal
+from .wasi import Output, RunResult, Wasi
 
 __all__ = ["Capability", "WasmHost", "WasmInstance", "WasmModule"]
 
@@ -85,6 +87,18 @@ class WasmInstance(abc.ABC):
     def func(self, name: str) -> Callable[..., Any]:
         """A callable over plain values: one result is returned bare, none as None, several as a tuple."""
 
+    def run(self, *, fuel: int | None = None, wall_s: float | None = None) -> RunResult:
+        """Run a command: its export `_start`, once in an instance's life. `fuel` and `wall_s` as in `call`.
+
+        Returns when the program ends by itself, whatever its exit code. Raises CallError when there is no `_start`;
+        otherwise what `call` raises, with what the program had written as `.output`.
+        """
+        raise CallError(f"{type(self).__name__} does not run commands yet; use WasmtimeHost")
+
+    def output(self) -> Output:
+        """What the guest has written to captured streams since this was last asked, or since `run` returned it."""
+        return Output()
+
     @abc.abstractmethod
     def memory_read(self, offset: int, length: int) -> bytes:
         """`length` bytes at `offset` of the exported memory; MemoryAccessError outside it or without one."""
@@ -142,9 +156,13 @@ class WasmHost(abc.ABC):
         """Compile a module: bytes are the binary format, a str is the text format. Raises CompileError."""
 
     @abc.abstractmethod
-    def instantiate(self, module: WasmModule, imports: WasmImports | None = None) -> WasmInstance:
-        """A new instance. Raises InstantiationError, and what the start function can end in: FuelExhausted,
-        WallClockExceeded, RssExceeded, WorkerCrashed, GuestExit."""
+    def instantiate(
+        self, module: WasmModule, imports: WasmImports | None = None, *, wasi: Wasi | None = None
+    ) -> WasmInstance:
+        """A new instance, with nothing of WASI but what `wasi` grants. With it, a reactor's `_initialize` runs, too.
+
+        Raises InstantiationError, and what the start function can end in: FuelExhausted, WallClockExceeded,
+        RssExceeded, WorkerCrashed, GuestExit."""
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -17,6 +17,7 @@ from ..imports import WasmImports
 from ..interfaces import Capability, WasmHost, WasmModule
 from ..limits import EngineConfig, Limits, config_of
 from ..source import source_of
+from ..wasi import Wasi
 from .engine import Engine, Module
 from .instance import LocalInstance
 
@@ -113,16 +114,16 @@ class WasmtimeHost(WasmHost):
         return LocalModule(self, module, hashlib.sha256(source).hexdigest())
 
     def instantiate(
-        self, module: WasmModule, imports: WasmImports | None = None, *, wasi: object = None
+        self, module: WasmModule, imports: WasmImports | None = None, *, wasi: Wasi | None = None
     ) -> LocalInstance:
         """A new instance. Raises InstantiationError; FuelExhausted and GuestExit from the start function."""
         if not isinstance(module, LocalModule) or module.host is not self:
             raise InstantiationError("the module was compiled by another host", cause=Cause.USAGE)
-        if wasi is not None:
-            raise InstantiationError("WASI is not available yet in this version", cause=Cause.USAGE)
+        if wasi is not None and not isinstance(wasi, Wasi):
+            raise InstantiationError(f"wasi must be a Wasi, not {type(wasi).__name__}", cause=Cause.USAGE)
         if self._is_closed():
             raise InstantiationError("the host is closed", cause=Cause.CLOSED)
-        instance = LocalInstance(self._engine, module.module, _offers(imports), self.limits)
+        instance = LocalInstance(self._engine, module.module, _offers(imports), self.limits, wasi)
         with self._lock:
             closed = self._is_closed()
             if not closed:

@@ -10,7 +10,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..calls import (
     FuelMeter,
@@ -23,20 +23,28 @@ from ..calls import (
     plain_func,
     unsupported,
 )
-from ..errors import CallError, Cause, WasmError, WorkerCrashed
+from ..errors import CallError, Cause, GuestExit, InstantiationError, WasmError, WorkerCrashed
+from ..externs import FuncType, ImportType
 from ..imports import InWorker, Offer, WasmImports
 from ..interfaces import WasmInstance
 from ..limits import Limits
 from ..slots import SLOT_BYTES, Slots
 from ..values import WasmVal
+from ..wasi import Output, RunResult, Wasi, missing_import
+from . import verdict
 from .engine import Engine, Module
 from .guest import Export, Guest, RawFunction
 from .hostcalls import HostCalls
+
+if TYPE_CHECKING:
+    from .wasi.system import System
 
 __all__ = ["LocalInstance"]
 
 # wasmtime wants ValRaw aligned to its size; malloc promises as much for large blocks only.
 _ALIGN = 16
+# The type of `_start` and of `_initialize`.
+_COMMAND: Final = FuncType((), ())
 
 
 class _Bound:
@@ -61,7 +69,9 @@ def _refuse(*_args: object) -> None:
 class LocalInstance(WasmInstance):
     """An instance in this process. Threads take turns; use from inside its own host function is refused."""
 
-    def __init__(self, engine: Engine, module: Module, imports: WasmImports, limits: Limits) -> None:
+    def __init__(
+        self, engine: Engine, module: Module, imports: WasmImports, limits: Limits, wasi: Wasi | None = None
+    ) -> None:
         self._lock = threading.RLock()
         self._owned: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined] # as Condition does
         self._ended: Callable[[], WasmError] | None = None
@@ -81,19 +91,36 @@ class LocalInstance(WasmInstance):
             message_bytes=limits.message_bytes,
         )
         self._message_bytes = limits.message_bytes
+        self._system: System | None = None
+        self._has_run = False
 
-        def bind(wanted: Any, _guest: Guest) -> RawFunction | None:
+        def bind(wanted: ImportType, _guest: Guest) -> RawFunction | None:
             offer = imports.offer(wanted.module, wanted.name)
-            return None if offer is None else hosts.bind(wanted, _shipped(offer))
+            if offer is not None:
+                return hosts.bind(wanted, _shipped(offer))
+            found = None if self._system is None else self._system.bind(wanted)
+            if found is None and (why := missing_import(wanted.module, wanted.name, granted=wasi is not None)):
+                raise InstantiationError(why)
+            return found
 
         self._headroom()
         try:
-            guest.instantiate(module, bind, limits.fuel)
-        except BaseException:
-            guest.close()
+            if wasi is not None:
+                from .wasi.local import local_system
+
+                self._system = local_system(guest, wasi)
+            self._fuel.begin()
+            try:
+                guest.instantiate(module, bind, limits.fuel)
+            finally:
+                self._fuel.settle(guest.last_fuel)
+            if wasi is not None:
+                self._initialize(limits.fuel)
+        except BaseException as exc:
+            if isinstance(exc, WasmError) and self._system is not None:
+                exc.output = self._system.standard.written()
+            self._delete()
             raise
-        self._fuel.begin()
-        self._fuel.settle(guest.last_fuel)
 
     def call(
         self,
@@ -203,6 +230,81 @@ class LocalInstance(WasmInstance):
                 raise
             raise error from None
 
+    def _initialize(self, fuel: int | None) -> None:
+        """A reactor's constructor, with what instantiating has left of its fuel."""
+        try:
+            export = None if self._guest.resolve("_start") else self._guest.resolve("_initialize")
+        except CallError:  # no function, whatever its name
+            return
+        if export is None or export.type != _COMMAND:
+            return
+        bound = self._bind(export.name)
+        left = self._fuel.begin()
+        if fuel is not None:
+            left = max(0, left - (self._fuel.consumed or 0))
+        self._hosts.reset()
+        try:
+            bound.call(left)
+        except WasmError as exc:
+            raise verdict.while_instantiating(exc) from exc
+        finally:
+            self._fuel.settle(self._guest.last_fuel)
+
+    def run(self, *, fuel: int | None = None, wall_s: float | None = None) -> RunResult:
+        """Run the export `_start`, once; see `WasmInstance`. `wall_s` cannot be kept here: CallError."""
+        if wall_s is not None:
+            raise _no_clock()
+        self._refuse_reentry()
+        try:
+            with self._lock:
+                self._usable()
+                bound = self._bind("_start")
+                if bound.type != _COMMAND:
+                    raise CallError(f'"_start" has type {bound.type}; a command takes and gives nothing')
+                if self._has_run:
+                    raise CallError("a command runs once: make another instance to run it again")
+                budget = self._fuel.begin(fuel)
+                self._has_run = True
+                try:
+                    code = self._command(bound, budget)
+                except WasmError as exc:
+                    exc.output = self._written()
+                    raise
+                used = self._guest.last_fuel if self._fuel.metered else None
+                written = self._written()
+                return RunResult(code, written.stdout, written.stderr, written.truncated, used)
+        finally:
+            if self._ended is not None:
+                self._release()
+
+    def _command(self, bound: _Bound, budget: int) -> int:
+        """The exit code."""
+        code = 0
+        self._headroom()
+        self._hosts.reset()
+        try:
+            bound.call(budget)
+        except GuestExit as exc:
+            code = exc.exit_code or 0
+        except WasmError:
+            if self._ended is not None:
+                raise self._ended() from None
+            raise
+        finally:
+            self._fuel.settle(self._guest.last_fuel)
+        if self._ended is not None:  # closed or killed meanwhile: as the other hosts, no result
+            raise self._ended()
+        return code
+
+    def output(self) -> Output:
+        """What was written to captured streams since the last time."""
+        self._refuse_reentry()
+        with self._lock:
+            return self._written()
+
+    def _written(self) -> Output:
+        return Output() if self._system is None else self._system.standard.written()
+
     def func(self, name: str) -> Callable[..., Any]:
         """A callable over plain values, typed by the export's signature."""
         self._refuse_reentry()
@@ -276,9 +378,14 @@ class LocalInstance(WasmInstance):
         # Whose lock it is decides first: an RLock lets its owner in again, in the middle of the call.
         if not self._owned() and self._lock.acquire(blocking=False):
             try:
-                self._guest.close()
+                self._delete()
             finally:
                 self._lock.release()
+
+    def _delete(self) -> None:
+        self._guest.close()
+        if self._system is not None:
+            self._system.close()
 
     def _refuse_reentry(self) -> None:
         if self._owned():
