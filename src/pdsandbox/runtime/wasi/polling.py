@@ -15,6 +15,8 @@ from .table import File, Stdin, Stdout
 
 # Each takes about 200 bytes here, and a descriptor to wait for can be named but once to any use.
 _MOST: Final = 4096
+# No clock shows more.
+_U64: Final = 2**64 - 1
 
 
 class _Wanted(NamedTuple):
@@ -60,7 +62,7 @@ def _wanted(
             raise Errno(abi.INVAL)
         if flags & abi.ABSTIME:
             timeout = max(0, timeout - system.clocks.peek(number))
-        return _Wanted(userdata, kind, system.clocks.peek(abi.MONOTONIC) + timeout, None)
+        return _Wanted(userdata, kind, min(system.clocks.peek(abi.MONOTONIC) + timeout, _U64), None)
     found = system.table.any(number)
     if kind == abi.EVENT_READ and isinstance(found, Stdin):
         return _Wanted(userdata, kind, None, found.stream.fd)
