@@ -65,6 +65,10 @@ class Dir:
             raise ValueError(f'Dir.mode must be "ro" or "rw", not {self.mode!r}')
         object.__setattr__(self, "max_bytes", _size("Dir.max_bytes", self.max_bytes))
 
+    def guest_path_bytes(self) -> bytes:
+        """As the guest sees it."""
+        return _encoded("Dir.guest_path", self.guest_path)
+
 
 def _check_guest_path(path: object) -> None:
     if not isinstance(path, str):

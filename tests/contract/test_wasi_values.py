@@ -135,6 +135,7 @@ def test_what_fits_is_kept_and_frozen():
 def test_arguments_that_are_no_text_travel_as_their_bytes():
     """A shell's arguments may hold any bytes; Python shows them as lone surrogates."""
     assert Wasi(args=("a\udcff",)).arg_bytes() == [b"a\xff"]
+    assert Dir("/tmp", "/a\udcff").guest_path_bytes() == b"/a\xff"
 
 
 def test_a_text_stream_stands_for_the_binary_one_behind_it(tmp_path):

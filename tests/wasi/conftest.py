@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from probe import Ours, Plain
 
@@ -17,11 +22,17 @@ def local():
 
 
 @pytest.fixture(scope="session")
-def _warm():
-    """wasmtime's own WASI starts threads and opens descriptors for good, the first time that it is used."""
-    plain = Plain(dirs=[("/", "/", False)])
-    assert plain.open("etc")[0] == 0
-    plain.close()
+def plain_wasmtime():
+    """plain_wasmtime(what, *args): asks the process in which plain wasmtime runs."""
+    command = [sys.executable, str(Path(__file__).with_name("plain_wasmtime.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+
+        def ask(what, *args):
+            pickle.dump((what, args), process.stdin)
+            process.stdin.flush()
+            return pickle.load(process.stdout)
+
+        yield ask
 
 
 @pytest.fixture(params=["openat2", "walk"])
@@ -53,7 +64,7 @@ def rw(probe, tmp_path):
 
 
 @pytest.fixture
-def both(probe, tmp_path, _warm):
+def both(probe, tmp_path, plain_wasmtime):
     """both(build, mode="rw"): (ours, plain wasmtime's), each with a directory of its own that `build` has filled."""
 
     plains = []
@@ -62,7 +73,7 @@ def both(probe, tmp_path, _warm):
         for name in ("ours", "plain"):
             (tmp_path / name).mkdir()
             build(tmp_path / name)
-        plains.append(Plain(dirs=[(str(tmp_path / "plain"), "/", mode == "rw")]))
+        plains.append(Plain(plain_wasmtime, [(str(tmp_path / "plain"), "/", mode == "rw")]))
         return probe(dirs=[Dir(tmp_path / "ours", "/", mode)]), plains[-1]
 
     yield make

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import struct
 
-import wasmtime
-
 from pdsandbox import GuestExit, MemoryAccessError, Trap
 from pdsandbox.runtime.wasi import abi
 
@@ -135,49 +133,24 @@ class Ours(Probe):
 
 
 class Plain(Probe):
-    """Plain wasmtime, its own WASI."""
+    """Plain wasmtime, its own WASI, in the process that `server` serves."""
 
-    _engine = None
-    _module = None
-
-    def __init__(self, *, args=(), env=(), dirs=(), stdin=None, stdout=None):
+    def __init__(self, server, dirs):
         """dirs: (host path, guest path, whether it may be written)"""
-        cls = type(self)
-        if cls._engine is None:
-            cls._engine = wasmtime.Engine()
-            cls._module = wasmtime.Module(cls._engine, SOURCE)
-        self.store = wasmtime.Store(cls._engine)
-        config = wasmtime.WasiConfig()
-        config.argv = list(args)
-        config.env = list(env)
-        if stdin is not None:
-            config.stdin_file = stdin
-        if stdout is not None:
-            config.stdout_file = stdout
-        for host, guest, mutable in dirs:
-            config.preopen_dir(host, guest, mutable)
-        self.store.set_wasi(config)
-        linker = wasmtime.Linker(cls._engine)
-        linker.define_wasi()
-        self.exports = linker.instantiate(self.store, cls._module).exports(self.store)
+        self._ask = server
+        self._number = server("make", SOURCE, dirs)
 
     def close(self):
-        """Give back its directories."""
-        self.store.close()
+        self._ask("close", self._number)
 
     def call(self, name, *args):
-        try:
-            return self.exports[name](self.store, *(_signed(a, t) for a, t in zip(args, _types(name), strict=True)))
-        except wasmtime.ExitTrap as exc:
-            return f"exit {exc.code}"
-        except (wasmtime.Trap, wasmtime.WasmtimeError):
-            return "trap"
+        return self._ask("call", self._number, name, [_signed(a, t) for a, t in zip(args, _types(name), strict=True)])
 
     def read(self, offset, length):
-        return bytes(self.exports["memory"].read(self.store, offset, offset + length))
+        return self._ask("read", self._number, offset, length)
 
     def write(self, offset, data):
-        self.exports["memory"].write(self.store, data, offset)
+        self._ask("write", self._number, offset, data)
 
 
 def _types(name):

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-import wasmtime
 
 from pdsandbox import (
     CallError,
@@ -253,30 +252,6 @@ def test_initialize_draws_on_the_fuel_of_instantiation(start):
 # --- compiled C ---
 
 
-def plain(name, root, *, args=(), env=(), stdin=b"", scratch):
-    """(exit code, stdout, stderr) under plain wasmtime."""
-    engine = wasmtime.Engine()
-    config = wasmtime.WasiConfig()
-    config.argv, config.env = list(args), list(env)
-    (scratch / "stdin").write_bytes(stdin)
-    config.stdin_file = str(scratch / "stdin")
-    config.stdout_file, config.stderr_file = str(scratch / "stdout"), str(scratch / "stderr")
-    if root is not None:
-        config.preopen_dir(str(root), "/")
-    store = wasmtime.Store(engine)
-    store.set_wasi(config)
-    linker = wasmtime.Linker(engine)
-    linker.define_wasi()
-    module = wasmtime.Module(engine, (GUESTS / f"{name}.wasm").read_bytes())
-    code = 0
-    try:
-        linker.instantiate(store, module).exports(store)["_start"](store)
-    except wasmtime.ExitTrap as exc:
-        code = exc.code
-    store.close()
-    return code, (scratch / "stdout").read_bytes(), (scratch / "stderr").read_bytes()
-
-
 @pytest.mark.parametrize(
     ("args", "env", "stdin"),
     [
@@ -285,24 +260,23 @@ def plain(name, root, *, args=(), env=(), stdin=b"", scratch):
         (("s",), {"A": "b"}, b"x" * 100_000),
     ],
 )
-@pytest.mark.usefixtures("_warm")
-def test_a_program_s_streams_are_what_they_are_to_wasmtime(start, tmp_path, args, env, stdin):
+def test_a_program_s_streams_are_what_they_are_to_wasmtime(start, plain_wasmtime, args, env, stdin):
     """Arguments, environment, standard streams, exit code."""
-    instance = start((GUESTS / "streams.wasm").read_bytes(), Wasi(args=args, env=env, stdin=stdin))
-    result = instance.run()
-    theirs = plain("streams", None, args=args, env=env.items(), stdin=stdin, scratch=tmp_path)
+    source = (GUESTS / "streams.wasm").read_bytes()
+    result = start(source, Wasi(args=args, env=env, stdin=stdin)).run()
+    theirs = plain_wasmtime("run", source, None, args, list(env.items()), stdin)
     assert (result.exit_code, result.stdout, result.stderr) == theirs
     assert result.stdout.endswith(stdin.upper())
 
 
-@pytest.mark.usefixtures("_warm", "opener")
-def test_a_program_s_files_are_what_they_are_to_wasmtime(start, tmp_path):
+@pytest.mark.usefixtures("opener")
+def test_a_program_s_files_are_what_they_are_to_wasmtime(start, tmp_path, plain_wasmtime):
     """Each step of a program that works through a directory, and what it leaves behind."""
-    for name in ("ours", "theirs", "scratch"):
+    for name in ("ours", "theirs"):
         (tmp_path / name).mkdir()
-    instance = start((GUESTS / "files.wasm").read_bytes(), Wasi(dirs=[Dir(tmp_path / "ours", "/", "rw")]))
-    result = instance.run()
-    theirs = plain("files", tmp_path / "theirs", scratch=tmp_path / "scratch")
+    source = (GUESTS / "files.wasm").read_bytes()
+    result = start(source, Wasi(dirs=[Dir(tmp_path / "ours", "/", "rw")])).run()
+    theirs = plain_wasmtime("run", source, str(tmp_path / "theirs"), (), [], b"")
     assert (result.exit_code, result.stdout.decode(), result.stderr) == (theirs[0], theirs[1].decode(), theirs[2])
     assert b"entry with a long name 199" in result.stdout
     assert os.listdir(tmp_path / "ours") == os.listdir(tmp_path / "theirs") == []

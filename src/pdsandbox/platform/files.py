@@ -7,6 +7,7 @@ Knows nothing of guests: addresses and lengths are the caller's word. Everything
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Sequence
@@ -31,18 +32,26 @@ _times: Final = struct.Struct("@qlql")
 
 
 def _bind(name: str, restype: Any, *argtypes: Any) -> Any:
-    function = _libc[name]
+    try:
+        function = _libc[name]
+    except AttributeError:  # another system: whoever calls it is told so
+        return _missing
     function.restype = restype
     function.argtypes = argtypes
     return function
 
 
+def _missing(*_args: Any) -> int:
+    ctypes.set_errno(errno.ENOSYS)
+    return -1
+
+
 _int, _long, _size, _pointer, _off = ctypes.c_int, ctypes.c_long, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_int64
 _syscall: Final = _bind("syscall", _long, _long, _int, _pointer, _pointer, _size)
-_preadv: Final = _bind("preadv64", ctypes.c_ssize_t, _int, _pointer, _int, _off)
-_pwritev2: Final = _bind("pwritev64v2", ctypes.c_ssize_t, _int, _pointer, _int, _off, _int)
+_preadv: Final = _bind("preadv", ctypes.c_ssize_t, _int, _pointer, _int, _off)
+_pwritev2: Final = _bind("pwritev2", ctypes.c_ssize_t, _int, _pointer, _int, _off, _int)
 _utimensat: Final = _bind("utimensat", _int, _int, _pointer, _pointer, _int)
-_fallocate: Final = _bind("fallocate64", _int, _int, _int, _off, _off)
+_fallocate: Final = _bind("fallocate", _int, _int, _int, _off, _off)
 
 
 def _failed() -> OSError:

@@ -65,7 +65,7 @@ class System:
         for granted, fd in zip(wasi.dirs, dirs, strict=True):
             quota = None if granted.max_bytes is None else Quota(granted.max_bytes)
             grant = Grant(writable=granted.mode == "rw", quota=quota)
-            table.add(Directory(fd, grant, name=granted.guest_path.encode()))
+            table.add(Directory(fd, grant, name=granted.guest_path_bytes()))
         self.open_at: Opener = opener(dirs[0]) if dirs else _no_directory
 
     def inode(self, device: int, inode: int) -> int:
