@@ -23,17 +23,18 @@ from ..calls import (
     plain_func,
     unsupported,
 )
-from ..errors import CallError, Cause, GuestExit, InstantiationError, WasmError, WorkerCrashed
-from ..externs import FuncType, ImportType
-from ..imports import InWorker, Offer, WasmImports
+from ..errors import CallError, Cause, GuestExit, WasmError, WorkerCrashed
+from ..externs import FuncType
+from ..imports import WasmImports
 from ..interfaces import WasmInstance
 from ..limits import Limits
 from ..slots import SLOT_BYTES, Slots
 from ..values import WasmVal
-from ..wasi import Output, RunResult, Wasi, missing_import
+from ..wasi import Output, RunResult, Wasi
 from . import verdict
+from .binding import binder
 from .engine import Engine, Module
-from .guest import Export, Guest, RawFunction
+from .guest import Export, Guest
 from .hostcalls import HostCalls
 
 if TYPE_CHECKING:
@@ -94,15 +95,6 @@ class LocalInstance(WasmInstance):
         self._system: System | None = None
         self._has_run = False
 
-        def bind(wanted: ImportType, _guest: Guest) -> RawFunction | None:
-            offer = imports.offer(wanted.module, wanted.name)
-            if offer is not None:
-                return hosts.bind(wanted, _shipped(offer))
-            found = None if self._system is None else self._system.bind(wanted)
-            if found is None and (why := missing_import(wanted.module, wanted.name, granted=wasi is not None)):
-                raise InstantiationError(why)
-            return found
-
         self._headroom()
         try:
             if wasi is not None:
@@ -111,7 +103,7 @@ class LocalInstance(WasmInstance):
                 self._system = local_system(guest, wasi)
             self._fuel.begin()
             try:
-                guest.instantiate(module, bind, limits.fuel)
+                guest.instantiate(module, binder(imports, hosts, self._system), limits.fuel)
             finally:
                 self._fuel.settle(guest.last_fuel)
             if wasi is not None:
@@ -418,16 +410,6 @@ class LocalInstance(WasmInstance):
         if self._calls_out:
             for _ in map(_nested, (8,)):
                 pass
-
-
-def _shipped(offer: Offer) -> Offer:
-    """The offer with its own copy of an `in_worker` function, as an instance in a worker has one."""
-    if not isinstance(offer.fn, InWorker):
-        return offer
-    import cloudpickle
-
-    copy = cloudpickle.loads(offer.fn.pickled)  # noqa: TID251 - pickled in this very process, by in_worker
-    return Offer(offer.type, copy, offer.pd)
 
 
 def _nested(depth: int) -> int:
