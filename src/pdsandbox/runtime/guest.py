@@ -319,33 +319,34 @@ class Guest:
 
     def memory_read(self, offset: int, length: int) -> bytes:
         """A copy; MemoryAccessError outside the memory or without one."""
-        address = self._checked(offset, length)
+        address = self.address(offset, length)
         if length > _STRING_AT_MAX:
             return (ctypes.c_char * length).from_address(address).raw
         return string_at(address, length)
 
     def memory_read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view`, writable bytes; MemoryAccessError as for `memory_read`."""
-        address, size = self._checked(offset, len(view)), len(view)
+        address, size = self.address(offset, len(view)), len(view)
         if size:
             memmove(addressof((ctypes.c_char * size).from_buffer(view)), address, size)
 
     def memory_write(self, offset: int, data: bytes) -> None:
         """All of `data` or nothing; MemoryAccessError outside the memory or without one."""
-        address = self._checked(offset, len(data))
+        address = self.address(offset, len(data))
         if data:
             memmove(address, data, len(data))
 
     def memory_write_from(self, offset: int, source: int, length: int) -> None:
         """The same for `length` bytes at address `source` of this process."""
-        memmove(self._checked(offset, length), source, length)
+        memmove(self.address(offset, length), source, length)
 
     def memory_check(self, offset: int, length: int) -> None:
         """MemoryAccessError unless the range lies inside the memory."""
-        self._checked(offset, length)
+        self.address(offset, length)
 
-    def _checked(self, offset: int, length: int) -> int:
-        """The address of a range that lies inside the memory."""
+    def address(self, offset: int, length: int) -> int:
+        """Where these bytes of the memory are in this process, until the guest runs on: memory moves when it grows.
+        MemoryAccessError unless all of them lie inside the memory, or without one."""
         if not self._find_memory() or offset < 0 or length < 0:
             raise MemoryAccessError
         base, size = self.where()

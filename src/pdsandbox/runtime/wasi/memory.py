@@ -35,17 +35,17 @@ class Errno(Exception):
 class Memory:
     """See the module's text. Addresses hold until the guest runs on: its memory may move when it grows."""
 
-    __slots__ = ("_checked",)
+    __slots__ = ("_address",)
 
     def __init__(self, guest: Guest) -> None:
-        self._checked = guest._checked
+        self._address = guest.address
 
     def address(self, offset: int, length: int, align: int = 1) -> int:
         """Where these bytes are in this process. MemoryAccessError outside the memory; Trap when misaligned."""
         if offset % align:
             code = TrapCode.HEAP_MISALIGNED
             raise Trap(TRAP_SENTENCES[code], trap_code=code)
-        return self._checked(offset, length)
+        return self._address(offset, length)
 
     def read(self, offset: int, length: int, align: int = 1) -> bytes:
         """A copy."""
