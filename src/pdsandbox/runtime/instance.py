@@ -5,66 +5,27 @@ It cannot end a running call: `close` and `kill` take effect when the call retur
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
-from ..calls import (
-    FuelMeter,
-    as_buffer,
-    as_data,
-    check_name,
-    check_range,
-    encode_rows,
-    no_export,
-    plain_func,
-    unsupported,
-)
-from ..errors import CallError, Cause, GuestExit, WasmError, WorkerCrashed
-from ..externs import FuncType
+from ..calls import FuelMeter, as_buffer, as_data, check_name, check_range, encode_rows, plain_func
+from ..errors import CallError, Cause, WasmError, WorkerCrashed
 from ..imports import WasmImports
 from ..interfaces import WasmInstance
 from ..limits import Limits
-from ..slots import SLOT_BYTES, Slots
 from ..values import WasmVal
 from ..wasi import Output, RunResult, Wasi
-from . import verdict
 from .binding import binder
+from .bound import Bound, bind_export, headroom
 from .engine import Engine, Module
-from .guest import Export, Guest
+from .guest import Guest
 from .hostcalls import HostCalls
-
-if TYPE_CHECKING:
-    from .wasi.system import System
+from .program import Program
 
 __all__ = ["LocalInstance"]
-
-# wasmtime wants ValRaw aligned to its size; malloc promises as much for large blocks only.
-_ALIGN = 16
-# The type of `_start` and of `_initialize`.
-_COMMAND: Final = FuncType((), ())
-
-
-class _Bound:
-    """An export with a buffer of its own: `call(fuel)` over the slots in `view`."""
-
-    __slots__ = ("_block", "call", "pack", "params", "results", "type", "unpack", "view")
-
-    def __init__(self, guest: Guest, export: Export, params: Slots, results: Slots) -> None:
-        self.type, self.params, self.results = export.type, params, results
-        self._block: Any = ctypes.create_string_buffer(export.nslots * SLOT_BYTES + _ALIGN)
-        start = -ctypes.addressof(self._block) % _ALIGN
-        self.view = memoryview(self._block).cast("B")[start:]
-        self.call = guest.bind(export, ctypes.addressof(self._block) + start)
-        self.pack: Callable[..., None] = _refuse if params.plain_struct is None else params.plain_struct.pack_into
-        self.unpack = struct.Struct("<" + results.fields).unpack_from
-
-
-def _refuse(*_args: object) -> None:
-    raise TypeError
 
 
 class LocalInstance(WasmInstance):
@@ -77,7 +38,7 @@ class LocalInstance(WasmInstance):
         self._owned: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined] # as Condition does
         self._ended: Callable[[], WasmError] | None = None
         self._fuel = FuelMeter(limits.fuel, metered=engine.metered)
-        self._bound: dict[str, _Bound] = {}
+        self._bound: dict[str, Bound] = {}
         self._calls_out = bool(module.imports())
         self._guest = guest = Guest(
             engine,
@@ -92,25 +53,24 @@ class LocalInstance(WasmInstance):
             message_bytes=limits.message_bytes,
         )
         self._message_bytes = limits.message_bytes
-        self._system: System | None = None
-        self._has_run = False
-
-        self._headroom()
+        if self._calls_out:
+            headroom()
         try:
-            if wasi is not None:
-                from .wasi.local import local_system
-
-                self._system = local_system(guest, wasi)
+            self._program = program = Program(guest, hosts, self._fuel, wasi)
+        except BaseException:
+            guest.close()
+            raise
+        try:
             self._fuel.begin()
             try:
-                guest.instantiate(module, binder(imports, hosts, self._system), limits.fuel)
+                guest.instantiate(module, binder(imports, hosts, program.system), limits.fuel)
             finally:
                 self._fuel.settle(guest.last_fuel)
             if wasi is not None:
-                self._initialize(limits.fuel)
+                program.initialize(limits.fuel)
         except BaseException as exc:
-            if isinstance(exc, WasmError) and self._system is not None:
-                exc.output = self._system.standard.written()
+            if isinstance(exc, WasmError) and wasi is not None:
+                exc.output = program.written()
             self._delete()
             raise
 
@@ -152,7 +112,7 @@ class LocalInstance(WasmInstance):
                         raise failure  # a signal handler's
                 budget = meter.plain if fuel is None and meter.plain is not None else meter.begin(fuel)
                 if self._calls_out:
-                    self._headroom()
+                    headroom()
                     self._hosts.reset()
                 try:
                     used = bound.call(budget)
@@ -193,7 +153,8 @@ class LocalInstance(WasmInstance):
                 size = bound.params.nbytes
                 count, encoded = encode_rows(bound.params, rows, size)
                 left = self._fuel.begin(fuel)
-                self._headroom()
+                if self._calls_out:
+                    headroom()
                 self._hosts.reset()
                 self._rows(bound, encoded, count, left, done)
                 return done
@@ -201,7 +162,7 @@ class LocalInstance(WasmInstance):
             if self._ended is not None:
                 self._release()
 
-    def _rows(self, bound: _Bound, encoded: bytes | bytearray, count: int, left: int, done: list[Any]) -> None:
+    def _rows(self, bound: Bound, encoded: bytes | bytearray, count: int, left: int, done: list[Any]) -> None:
         """Run the batch; `done` grows by what it answered."""
         guest, size, view, results = self._guest, bound.params.nbytes, bound.view, bound.results
         try:
@@ -222,26 +183,6 @@ class LocalInstance(WasmInstance):
                 raise
             raise error from None
 
-    def _initialize(self, fuel: int | None) -> None:
-        """A reactor's constructor, with what instantiating has left of its fuel."""
-        try:
-            export = None if self._guest.resolve("_start") else self._guest.resolve("_initialize")
-        except CallError:  # no function, whatever its name
-            return
-        if export is None or export.type != _COMMAND:
-            return
-        bound = self._bind(export.name)
-        left = self._fuel.begin()
-        if fuel is not None:
-            left = max(0, left - (self._fuel.consumed or 0))
-        self._hosts.reset()
-        try:
-            bound.call(left)
-        except WasmError as exc:
-            raise verdict.while_instantiating(exc) from exc
-        finally:
-            self._fuel.settle(self._guest.last_fuel)
-
     def run(self, *, fuel: int | None = None, wall_s: float | None = None) -> RunResult:
         """Run the export `_start`, once; see `WasmInstance`. `wall_s` cannot be kept here: CallError."""
         if wall_s is not None:
@@ -250,52 +191,16 @@ class LocalInstance(WasmInstance):
         try:
             with self._lock:
                 self._usable()
-                bound = self._bind("_start")
-                if bound.type != _COMMAND:
-                    raise CallError(f'"_start" has type {bound.type}; a command takes and gives nothing')
-                if self._has_run:
-                    raise CallError("a command runs once: make another instance to run it again")
-                budget = self._fuel.begin(fuel)
-                self._has_run = True
-                try:
-                    code = self._command(bound, budget)
-                except WasmError as exc:
-                    exc.output = self._written()
-                    raise
-                used = self._guest.last_fuel if self._fuel.metered else None
-                written = self._written()
-                return RunResult(code, written.stdout, written.stderr, written.truncated, used)
+                return self._program.run(self._bind("_start"), fuel, self._why_ended)
         finally:
             if self._ended is not None:
                 self._release()
-
-    def _command(self, bound: _Bound, budget: int) -> int:
-        """The exit code."""
-        code = 0
-        self._headroom()
-        self._hosts.reset()
-        try:
-            bound.call(budget)
-        except GuestExit as exc:
-            code = exc.exit_code or 0
-        except WasmError:
-            if self._ended is not None:
-                raise self._ended() from None
-            raise
-        finally:
-            self._fuel.settle(self._guest.last_fuel)
-        if self._ended is not None:  # closed or killed meanwhile: as the other hosts, no result
-            raise self._ended()
-        return code
 
     def output(self) -> Output:
         """What was written to captured streams since the last time."""
         self._refuse_reentry()
         with self._lock:
-            return self._written()
-
-    def _written(self) -> Output:
-        return Output() if self._system is None else self._system.standard.written()
+            return self._program.written()
 
     def func(self, name: str) -> Callable[..., Any]:
         """A callable over plain values, typed by the export's signature."""
@@ -376,8 +281,7 @@ class LocalInstance(WasmInstance):
 
     def _delete(self) -> None:
         self._guest.close()
-        if self._system is not None:
-            self._system.close()
+        self._program.close()
 
     def _refuse_reentry(self) -> None:
         if self._owned():
@@ -387,33 +291,17 @@ class LocalInstance(WasmInstance):
         if self._ended is not None:
             raise self._ended()
 
-    def _bind(self, given: object) -> _Bound:
+    def _why_ended(self) -> WasmError | None:
+        return None if self._ended is None else self._ended()
+
+    def _bind(self, given: object) -> Bound:
         """The export, ready to be called over numbers, remembered; CallError otherwise."""
         name = check_name(given)
         known = self._bound.get(name)
         if known is not None:
             return known
-        export = self._guest.resolve(name)
-        if export is None:
-            raise no_export(name)
-        if export.params is None or export.results is None:
-            raise unsupported(export.name, export.type)
-        limit = self._message_bytes
-        if export.params.nbytes > limit:
-            text = f"the arguments take {export.params.nbytes:,} bytes; message_bytes allows {limit:,}"
-            raise CallError(text, limit=limit, observed=export.params.nbytes)
-        bound = self._bound[export.name] = _Bound(self._guest, export, export.params, export.results)
-        return bound
-
-    def _headroom(self) -> None:
-        """RecursionError now, rather than at the door of a ctypes callback, where it could not be caught."""
-        if self._calls_out:
-            for _ in map(_nested, (8,)):
-                pass
-
-
-def _nested(depth: int) -> int:
-    return depth and _nested(depth - 1)
+        found = self._bound[name] = bind_export(self._guest, name, self._message_bytes)
+        return found
 
 
 def _reentered() -> CallError:
