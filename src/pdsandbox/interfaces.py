@@ -8,13 +8,15 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .errors import CallError
 from .externs import ExportType, FuncType, ImportType
 from .imports import WasmImports
 from .values import WasmVal
-from .wasi import Output, RunResult, Wasi
+
+if TYPE_CHECKING:
+    from .wasi import Output, RunResult, Wasi  # its classes take 5 ms to make, which most programs need not spend
 
 __all__ = ["Capability", "WasmHost", "WasmInstance", "WasmModule"]
 
@@ -97,6 +99,8 @@ class WasmInstance(abc.ABC):
 
     def output(self) -> Output:
         """What the guest has written to captured streams since this was last asked, or since `run` returned it."""
+        from .wasi import Output
+
         return Output()
 
     @abc.abstractmethod
