@@ -74,7 +74,7 @@ def test_errors(cli: Cli, functions: Path, args: list[str], code: int, why: str)
         ('(module (func $f unreachable) (start $f) (func (export "x")))', 80, "", "unreachable"),
         (
             '(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (func (export "_start")))',
-            *(69, "", "imports WASI, which this version does not offer yet: proc_exit"),
+            *(69, "", "imports WASI, which workers do not offer yet: proc_exit"),
         ),
     ],
 )

@@ -167,8 +167,8 @@ def test_what_is_no_module(host):
         host.instantiate(host.compile("(module)"), {("env", "f"): print})
 
 
-def test_asking_for_wasi_says_that_there_is_none_yet(host):
-    """`wasi=` is refused by name, not ignored."""
+def test_what_is_no_wasi(host):
+    """`wasi=` that cannot be granted is refused by name, not ignored."""
     module = host.compile("(module)")
     with pytest.raises((TypeError, ValueError, NotImplementedError, WasmError), match=r"(?i)wasi"):
         host.instantiate(module, WasmImports(), wasi=object())

@@ -143,5 +143,5 @@ def refuse_wasi(module: WasmModule) -> None:
         names = ", ".join(printable(item.name, 40) for item in wanted[:4])
         more = f" and {len(wanted) - 4:,} more" if len(wanted) > 4 else ""
         raise InstantiationError(
-            f"the module imports WASI, which this version does not offer yet: {names}{more}", cause=Cause.LINK
+            f"the module imports WASI, which workers do not offer yet: {names}{more}", cause=Cause.LINK
         )

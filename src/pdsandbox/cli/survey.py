@@ -88,7 +88,7 @@ def _needs(
     needs = []
     count = {by: sum(1 for _, answer in imports if answer == by) for by in ("functions", "wasi", "nothing")}
     if count["wasi"]:
-        needs.append(f"WASI ({_many(count['wasi'], 'function')}), which this version does not offer yet")
+        needs.append(f"WASI ({_many(count['wasi'], 'function')}), which workers do not offer yet")
     if count["functions"]:
         needs.append(f"{_many(count['functions'], 'host function')} of yours: WasmImports(functions=...) from Python")
     if count["nothing"]:

@@ -176,7 +176,7 @@ class Supervisor(WasmHost):
         Raises InstantiationError, cause HOST, when this machine refuses another process; USAGE beyond `max_workers`.
         """
         if wasi is not None:
-            raise InstantiationError("WASI is not available yet in this version", cause=Cause.USAGE)
+            raise InstantiationError("WASI is not available yet in Supervisor; WasmtimeHost has it", cause=Cause.USAGE)
         if not isinstance(module, Module) or module.host is not self:
             raise InstantiationError("the module was compiled by another host", cause=Cause.USAGE)
         offered: object = WasmImports() if imports is None else imports
