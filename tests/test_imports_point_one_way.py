@@ -173,3 +173,4 @@ def test_the_supervisor_never_imports_what_runs_strangers_code():
     assert "pdsandbox.supervisor.host" in names
     never = ("wasmtime", "pdsandbox.runtime", "pdsandbox.worker", "cloudpickle")
     assert [name for name in names if name.startswith(never)] == []
+    assert "pdsandbox.wasi" not in names  # nobody asked for it
