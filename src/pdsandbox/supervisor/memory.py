@@ -151,14 +151,17 @@ class RemoteMemory:
 class HostMemory:
     """The guest's memory for a host function (`callbacks.Memory`), over the pipes that its call holds.
 
+    torn    whether an operation was left in the middle (by an exception from a signal handler, which the function may
+            catch): nothing more may be said to the worker then
     look    judges the worker, now and then: what is written takes memory of it, and nobody waits meanwhile
     """
 
-    __slots__ = ("_look", "_memory", "_turn", "_watch")
+    __slots__ = ("_look", "_memory", "_turn", "_watch", "torn")
 
     def __init__(
         self, memory: RemoteMemory, turn: Any, watch: monitor.Watch, look: Callable[[float, monitor.Watch], None]
     ) -> None:
+        self.torn = False
         self._look = look
         self._memory = memory
         self._turn = turn
@@ -167,16 +170,33 @@ class HostMemory:
     def memory_read(self, offset: int, length: int) -> bytes:
         memory, watch = self._mine(), self._watch
         data = memory.read_direct(offset, length, watch)
-        return memory.read(offset, length, watch) if data is None else data
+        if data is None:
+            self.torn = True
+            try:
+                data = memory.read(offset, length, watch)
+            except MemoryAccessError:
+                self.torn = False  # that was a whole valid reply
+                raise
+            self.torn = False
+        return data
 
     def memory_write(self, offset: int, data: bytes) -> None:
         memory, watch = self._mine(), self._watch
-        if not memory.write_direct(offset, data, watch):
-            memory.write(offset, data, watch)
+        self.torn = len(data) > PIECE_BYTES
+        try:
+            if not memory.write_direct(offset, data, watch):
+                self.torn = True
+                memory.write(offset, data, watch)
+        except MemoryAccessError:
+            self.torn = False  # nothing was written
+            raise
+        self.torn = False
         self._look(time.monotonic(), watch)
 
     def _mine(self) -> RemoteMemory:
         """The pipes belong to the thread of the call."""
         if not self._turn._is_owned():
             raise CallError("a caller's memory can be used only in the thread that runs the host function")
+        if self.torn:
+            raise CallError("an operation on the guest's memory was left in the middle")
         return self._memory

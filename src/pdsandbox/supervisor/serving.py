@@ -166,6 +166,8 @@ class Serving:
         verdict = handle.verdict if handle.dead else None
         if verdict is not None:
             raise verdict  # the housekeeper's, at the deadline; or close, or kill
+        if memory.torn:
+            raise handle.condemn(monitor.abandoned()) from failure
         if failure is None:
             return callback if kind == m.HOST_CALL else None
         self.error, self._log_failed = failure, kind == m.HOST_LOG
