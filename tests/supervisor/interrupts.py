@@ -47,14 +47,14 @@ class Injector:
         self._last: dict[FrameType, int] = {}
 
     def run(self, action: Callable[[], Any]) -> Any:
-        # A collection comes when it likes, and what others do then (Hypothesis measures it) is no part of the action.
-        callbacks, gc.callbacks[:] = gc.callbacks[:], []
+        # A collection comes when it likes: the finalisers of what an earlier test left are no part of the action.
+        gc.disable()
         sys.settrace(self._enter)
         try:
             return action()
         finally:
             sys.settrace(None)
-            gc.callbacks[:] = callbacks
+            gc.enable()
             self._last.clear()  # what raises in a trace function ends tracing: these frames would live on
 
     def _enter(self, frame: FrameType, event: str, _arg: Any) -> Any:
