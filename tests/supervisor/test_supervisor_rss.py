@@ -7,10 +7,11 @@ core for tens of milliseconds still sees it within 16 MiB.
 from __future__ import annotations
 
 import mmap
+import select
 import threading
 
 import pytest
-from supervising import MIB, PAGE, eventually, expect, gone
+from supervising import MIB, PAGE, PATIENCE_S, eventually, expect, gone
 
 from pdsandbox import I32, Cause, HostFunction, RssExceeded, WasmImports, in_worker
 
@@ -174,6 +175,23 @@ def test_a_page_a_call(make, how):
     def over():
         for at in range(PAGE + used, 500 * MIB, 4096):
             use(at)
+
+    exceeded(over)
+
+
+def test_a_page_a_call_while_no_core_is_free(make, monkeypatch):
+    """Whoever gives way until the worker has answered never waits, and the worker did not sleep meanwhile: it is looked
+    at all the same."""
+    instance = make()
+    instance.call("grow", [8000])
+    touch = instance.func("touch")
+    replies = instance._handle.ends.replies
+    monkeypatch.setattr(instance._talk, "_most", 0)
+    monkeypatch.setattr("pdsandbox.platform.os_.give_way", lambda: select.select([replies], [], [], PATIENCE_S))
+
+    def over():
+        for at in range(PAGE, 500 * MIB, 4096):
+            touch(at, at + 1)
 
     exceeded(over)
 

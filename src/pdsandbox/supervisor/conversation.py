@@ -229,7 +229,10 @@ class Conversation:
                 self._calm_until += gap
             # It was asleep, and most likely wakes up on this very core: it need not wait until we sleep.
             os_.give_way()
-        self._answered_at = started
+            # It may have answered meanwhile: then it did not sleep until now.
+            self._answered_at = time.monotonic()
+        else:
+            self._answered_at = started
         if started > self._calm_until:
             self.prepare(started, wall_s)
         got = _read(*reading)
