@@ -1,16 +1,21 @@
-"""A process that answers and ends at once: what it said counts, in whatever order the kernel tells of the two."""
+"""What a process says before it ends counts, in whatever order the kernel tells of the two; not what comes too late."""
 
 from __future__ import annotations
 
+import os
 import select
+import time
 import types
 
 import pytest
-from supervising import PATIENCE_S, expect
+from supervising import PATIENCE_S, eventually, expect, gone
 
-from pdsandbox import Cause, CompileError, InstantiationError
+from pdsandbox import Cause, CompileError, InstantiationError, WallClockExceeded
 from pdsandbox.protocol.orders import State
 from pdsandbox.supervisor import channel
+
+WALL_S = 0.5
+MANY = '(module (func (export "one") (result i32) (i32.const 1)))'
 
 
 class TellsOfTheEndFirst:
@@ -96,3 +101,26 @@ def test_a_workers_last_words(host, tells_of_the_end_first, monkeypatch):
         tells_of_the_end_first,
         lambda _number: expect(InstantiationError, Cause.GUEST_TRAP, lambda: host.instantiate(trapping)),
     )
+
+
+def test_a_reply_piece_by_piece_has_the_deadline_too(make_supervisor, monkeypatch):
+    """A worker that always has one more byte of its reply is never waited for; it is ended all the same."""
+    host = make_supervisor(wall_s=WALL_S)
+    instance = host.instantiate(host.compile(MANY))
+    rows = 2000
+    assert len(instance.call_many("one", [()] * rows)) == rows
+    pieces = []
+
+    def late(fd, buffers):
+        if not pieces:
+            eventually(lambda: time.monotonic() > deadline)
+        pieces.append(fd)
+        return os.readv(fd, [buffers[0][:1]])
+
+    fake = types.SimpleNamespace(**{**vars(os), "readv": late})
+    monkeypatch.setattr(channel, "os", fake)
+    deadline = time.monotonic() + WALL_S + channel.LATE_S
+    error = expect(WallClockExceeded, Cause.WALL, lambda: instance.call_many("one", [()] * rows))
+    assert error.limit == WALL_S
+    assert len(pieces) < 100
+    gone(instance, WallClockExceeded, Cause.WALL)

@@ -41,6 +41,8 @@ LEAST_GRACE_S: Final = 0.2
 # A guest checks for an interrupt at every loop and call, within microseconds; a host function in the worker, or one
 # bulk memory operation, may take longer, and is killed.
 INTERRUPT_GRACE_S: Final = 0.1
+# A reply that has begun at the deadline, as that of a guest that was interrupted then, is heard out for so long.
+LATE_S: Final = 0.1
 
 
 class Channel:
@@ -201,6 +203,10 @@ class Channel:
             if not data:
                 raise self.ended(watch)
             frames.feed(into[:data])
+            # While there is always something to read, nobody waits, and it is waiting that judges.
+            verdict = monitor.over(time.monotonic() - LATE_S, 0, watch)
+            if verdict is not None:
+                raise self.handle.condemn(verdict)
 
     def ended(self, watch: monitor.Watch) -> WasmError:
         """The worker has closed its pipes, or ended: the verdict."""
