@@ -124,12 +124,8 @@ class Slots:
         except CallError as exc:
             raise CallError(exc.message.replace("argument", "result", 1)) from None
 
-    def decode(self, buffer: Any, offset: int = 0) -> list[WasmVal]:
-        """The `WasmVal`s in `buffer` at `offset`, which must hold `nbytes` from there."""
-        return [make(raw) for make, raw in zip(self._makers, self._struct.unpack_from(buffer, offset), strict=True)]
-
     def raw_values(self, buffer: Any, offset: int) -> tuple[int, ...]:
-        """The same as signed integers, and the bits of floats."""
+        """What `buffer` has at `offset`, and must hold `nbytes` from there: signed integers, and the bits of floats."""
         return self._struct.unpack_from(buffer, offset)
 
     def make(self, raws: Iterable[int]) -> list[WasmVal]:
@@ -142,7 +138,7 @@ class Slots:
         return values[0] if len(values) == 1 else values or None
 
     def decode_rows(self, buffer: Any, stride: int, rows: int) -> list[list[WasmVal]]:
-        """`decode` of row after row, each taking `stride` bytes; the buffer holds exactly these."""
+        """The `WasmVal`s of row after row, each taking `stride` bytes; the buffer holds exactly these."""
         if not self.count:
             return [[] for _ in range(rows)]
         each = struct.Struct(f"<{self.fields}{stride - self.nbytes}x").iter_unpack(buffer)
@@ -152,7 +148,7 @@ class Slots:
         return [self.make(raws) for raws in each]
 
     def decode_plain(self, buffer: Any, offset: int = 0) -> tuple[int | float, ...]:
-        """The same as ints and floats."""
+        """`raw_values` as ints and floats."""
         return self._plain(self._struct.unpack_from(buffer, offset))
 
     def _plain(self, raws: tuple[int | float, ...]) -> tuple[int | float, ...]:

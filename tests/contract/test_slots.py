@@ -28,6 +28,11 @@ def plain(value):
     return value.value if isinstance(value, I32 | I64) else value.to_float()
 
 
+def decoded(slots, buffer, offset=0):
+    """The values that `buffer` has there."""
+    return slots.make(slots.raw_values(buffer, offset))
+
+
 def error(types, args):
     """The message of the CallError."""
     with pytest.raises(CallError) as caught:
@@ -44,7 +49,7 @@ def test_wasm_values_round_trip_bit_for_bit(call):
     for given_args in (list(args), args):
         raw = slots.encode(given_args)
         assert len(raw) == slots.nbytes == len(types) * SLOT_BYTES
-        assert slots.decode(raw) == list(args)
+        assert decoded(slots, raw) == list(args)
 
 
 @given(calls, st.integers(0, 40))
@@ -53,8 +58,8 @@ def test_decoding_starts_at_the_offset(call, offset):
     types, args = call
     slots = Slots(types)
     buffer = bytearray(b"\xaa" * offset + slots.encode(args) + b"\xbb" * 3)
-    assert slots.decode(buffer, offset) == list(args)
-    assert slots.decode(memoryview(buffer), offset) == list(args)
+    assert decoded(slots, buffer, offset) == list(args)
+    assert decoded(slots, memoryview(buffer), offset) == list(args)
 
 
 @given(calls)
@@ -74,7 +79,7 @@ def test_plain_numbers_mean_the_same_as_wasm_values(call):
     """Ints and floats are encoded as the values of the signature's types; a NaN stays a NaN."""
     types, args = call
     slots = Slots(types)
-    back = slots.decode(slots.encode([plain(value) for value in args]))
+    back = decoded(slots, slots.encode([plain(value) for value in args]))
     for value, other in zip(args, back, strict=True):
         assert type(value) is type(other)
         assert value == other or (math.isnan(plain(value)) and math.isnan(plain(other)))
@@ -102,7 +107,7 @@ def test_host_function_results_round_trip(call):
     types, args = call
     slots = Slots(types)
     value = args[0] if len(args) == 1 else args
-    assert slots.decode(slots.encode_results(value)) == list(args)
+    assert decoded(slots, slots.encode_results(value)) == list(args)
     if len(args) > 1:
         assert slots.encode_results(list(args)) == slots.encode_results(args)
 
@@ -189,9 +194,9 @@ def test_other_types_are_refused_by_name(name):
 
 def test_bools_are_ints_and_ints_are_floats():
     """As in Python's own numeric tower: True is 1, and an int may stand for a float."""
-    assert Slots(("i32", "f64")).decode(Slots(("i32", "f64")).encode((True, 3))) == [I32(1), F64.from_float(3.0)]
+    assert decoded(Slots(("i32", "f64")), Slots(("i32", "f64")).encode((True, 3))) == [I32(1), F64.from_float(3.0)]
 
 
 def test_f32_arguments_round_and_overflow_to_infinity():
     """A plain float for an f32 is rounded as IEEE 754 does, never refused."""
-    assert Slots(("f32",)).decode(Slots(("f32",)).encode((1e40,))) == [F32.from_float(math.inf)]
+    assert decoded(Slots(("f32",)), Slots(("f32",)).encode((1e40,))) == [F32.from_float(math.inf)]

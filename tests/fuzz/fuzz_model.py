@@ -154,7 +154,7 @@ class Model:
             self._where = tuple(where)
             if failed is not None:
                 raise Told(failed, fatal=False)
-            return results.decode(payload, 24)
+            return results.make(results.raw_values(payload, 24))
         if kind == m.RESULT:
             self._broke()
         raise self._failure(payload, budget, failed)
@@ -176,8 +176,8 @@ class Model:
             self._settle(reply.fuel, budget)
             self._where = reply.base, reply.size
             budget -= reply.fuel
-            decode = Slots(type_.results).decode
-            done += [decode(reply.slots, row * width * 16) for row in range(reply.done)]
+            slots = Slots(type_.results)
+            done += [slots.make(slots.raw_values(reply.slots, row * width * 16)) for row in range(reply.done)]
             if reply.failed:
                 _, payload = self._take(CALL_CAP, {m.ERROR})
                 raise self._failure(payload, 0, failed)

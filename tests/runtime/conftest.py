@@ -45,7 +45,7 @@ class Bench:
         data = export.params.encode(args)
         ctypes.memmove(self.address, data, len(data))
         guest.bind(export, self.address)(fuel)
-        return export.results.decode(ctypes.string_at(self.address, export.results.nbytes))
+        return export.results.make(export.results.raw_values(ctypes.string_at(self.address, export.results.nbytes), 0))
 
     def close(self) -> None:
         for guest in self._guests:

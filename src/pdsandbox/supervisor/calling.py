@@ -16,9 +16,6 @@ from .handle import Handle
 # Whole frames up to their slots. The header's three zero bytes make its kind a number of 32 bits.
 _CALL: Final = "<II" + m.CALL_LAYOUT.format[1:]
 _RESULT: Final = "<II" + m.RESULT_LAYOUT.format[1:]
-#: Where the slots of a CALL and of its RESULT begin.
-SLOTS_AT: Final = HEADER_BYTES + m.CALL_LAYOUT.size
-assert HEADER_BYTES + m.RESULT_LAYOUT.size == SLOTS_AT
 #: How many fields of a RESULT come before its values.
 FIELDS: Final = 5
 

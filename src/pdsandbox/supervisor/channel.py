@@ -20,7 +20,7 @@ from ..errors import RssExceeded, WasmError
 from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.codec import ProtocolError
-from ..protocol.frames import HEADER, HEADER_BYTES, FrameReader, parse_header
+from ..protocol.frames import HEADER_BYTES, FrameReader, parse_header
 from ..protocol.orders import Orders
 from . import monitor
 from .handle import Handle
@@ -113,23 +113,12 @@ class Channel:
     def send(self, kind: int, frame: bytes, watch: monitor.Watch) -> None:
         """Write one whole frame. Raises the verdict when the deadline passes first."""
         self.orders.advance(kind)
-        if self.held and self._frames.buffered and kind not in (m.LOAD, m.HOST_FAIL):
-            raise self.handle.condemn(monitor.broke_protocol("it said more than it was asked"))
+        if self.held and kind not in (m.LOAD, m.HOST_FAIL):
+            raise self.broke("it said more than it was asked")
         size = len(frame)
         done = os_.write_nowait(self.writing, frame, size)
         if done != size:
             self._send_rest(memoryview(frame)[max(done, 0) :], watch)
-
-    def send_out(self, kind: int, payload_bytes: int, watch: monitor.Watch) -> None:
-        """The same for a payload that stands in `out` already, behind the header's place."""
-        self.orders.advance(kind)
-        if self.held and self._frames.buffered:
-            raise self.handle.condemn(monitor.broke_protocol("it said more than it was asked"))
-        HEADER.pack_into(self.out, 0, payload_bytes, kind)
-        size = HEADER_BYTES + payload_bytes
-        done = os_.write_nowait(self.writing, self.out_at, size)
-        if done != size:
-            self._send_rest(self.out[max(done, 0) : size], watch)
 
     def send_two(self, first: int, first_frame: bytes, second: int, second_frame: bytes, watch: monitor.Watch) -> None:
         """Two frames in one write."""

@@ -94,11 +94,9 @@ class Serving:
             while kind in (m.HOST_CALL, m.HOST_LOG):
                 self._look(time.monotonic(), watch)
                 answered = self._serve(kind, payload, memory, watch)
-                if answered is not None and not channel.held:
+                if answered is not None:
                     kind, payload = self._answer(answered, watch, spin)
                     continue
-                if answered is not None:
-                    channel.send_out(m.HOST_RETURN, answered.nresults, watch)
                 kind, payload = channel.receive(watch, spin=spin)
                 if self.error is not None and not self._log_failed and kind not in (m.ERROR, m.RESULTS):
                     raise channel.broke("it went on after its host function had failed")
@@ -131,6 +129,8 @@ class Serving:
         For a guest that calls again and again this is one write and a few reads; `Orders` would end where it began.
         """
         channel, size = self._channel, HEADER_BYTES + callback.nresults
+        if channel.held:
+            raise channel.broke("it said more than it was asked")
         HEADER.pack_into(channel.out, 0, callback.nresults, m.HOST_RETURN)
         done = _write(channel.writing, channel.out_at, _size(size))
         got = _read(*channel.reading)
