@@ -142,7 +142,7 @@ def unread_bytes(fd: int) -> int:
 
 
 def idle_core() -> bool:
-    """Whether fewer processes want to run than there are cores, now. (/proc/loadavg, proc_loadavg(5))"""
+    """Whether no more threads run, or want to, than there are cores, now. (/proc/loadavg, proc_loadavg(5))"""
     with open("/proc/loadavg", "rb", buffering=0) as loadavg:
         return int(loadavg.read(128).split()[3].partition(b"/")[0]) <= _CORES
 

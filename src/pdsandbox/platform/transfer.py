@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 # Non-blocking reads and writes on pipes take well under a microsecond. Releasing the GIL around them makes 32
-# threads convoy (17-23k calls/s instead of 70-100k), so these two keep it. errno is not looked at: whoever gets
+# threads convoy (17-23k calls/s instead of 70-100k), so these keep it. errno is not looked at: whoever gets
 # -1 repeats the call through `os`, which raises.
 #
 # The raw ones have no prototype, which saves looking at each argument at each call: give them ctypes objects only.
@@ -31,7 +31,7 @@ write_nowait.restype = ctypes.c_ssize_t
 copy_bytes = _keeping_gil["memcpy"]
 copy_bytes.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 copy_bytes.restype = None
-# While spinning: whoever is waited for may be on this very core. Keeps the GIL, as the two above.
+# While spinning: whoever is waited for may be on this very core. Keeps the GIL, as those above.
 yield_core = _keeping_gil["sched_yield"]
 yield_core.argtypes = ()
 # Releases the GIL: whoever was just woken on this core runs now, and not after our time slice.

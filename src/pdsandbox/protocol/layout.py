@@ -45,7 +45,7 @@ HOST_CALL_LAYOUT: Final = struct.Struct("<IIIIQQ")  # index, bytes of slots, of 
 
 # HOST_LOG is a HOST_CALL that waits for no answer.
 
-#: CALL flag: the supervisor will answer quickly, so the worker may spin briefly for the next message.
+#: CALL flag: calls follow closely and a core is free, so the worker may spin briefly for the next one.
 SPIN: Final = 1
 #: CALL_MANY flag: one more message of the same batch, so the limits of a call go on counting.
 CONTINUED: Final = 2

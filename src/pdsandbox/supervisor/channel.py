@@ -52,9 +52,9 @@ class Channel:
     computing    where those are noted that take longer; shared by a host
     out          a buffer to make a request in
     view         the buffer that replies are read into
-    reading, writing, out_at, spin
-                 for who does without `send` and `receive`: arguments of `os_.read_nowait` and `os_.write_nowait`, made
-                 once, and `Spinner.read`
+    reading, writing, out_at, spin, spin_in_call
+                 for who does without `send` and `receive`: arguments of `os_.read_raw` and `os_.write_raw`, made once,
+                 and `Spinner.read`, which learns what pays: between a call and its reply that differs
     held         whether bytes were read that `receive` has not given out yet
     interrupted  whether the guest was asked to stop at this operation's deadline; the holder of the turn resets it
     """
@@ -65,7 +65,6 @@ class Channel:
         self.cap = m.SMALL_CAP
         self._block: Any = ctypes.create_string_buffer(BUFFER_BYTES)
         self.view = memoryview(self._block).cast("B")
-        # Arguments of `os_.read_nowait` and `os_.write_nowait`, made once.
         self.reading = (
             ctypes.c_int(handle.ends.replies),
             ctypes.c_void_p(ctypes.addressof(self._block)),
@@ -84,7 +83,6 @@ class Channel:
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
         self.spin = os_.Spinner(handle.part).read
-        # For what comes between a call and its reply: what pays there differs.
         self.spin_in_call = os_.Spinner(handle.part).read
         self.computing: set[Handle] = set()
         self._bulk = memoryview(b"")  # for long frames, once there was one
@@ -99,8 +97,9 @@ class Channel:
             self.out_at.value = ctypes.addressof(block)
 
     def resume(self, kind: int, nbytes: int, done: int, got: int, watch: monitor.Watch) -> None:
-        """Take over from `Conversation.call`: a request of `kind` stands in `out`, `nbytes` long, of which a first try
-        wrote `done` (below zero: none), and a first read put `got` bytes of the answer into `view`. Then `receive`."""
+        """Take over from `Conversation.call`, or `Serving`: a request of `kind` stands in `out`, `nbytes` long. A first
+        try wrote `done` bytes of it (below zero: none), a first read put `got` bytes of the answer into `view`. Then
+        `receive`."""
         self.orders.advance(kind)
         if got > 0:
             self._frames.feed(self.view[:got])

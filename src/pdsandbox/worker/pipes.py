@@ -38,7 +38,7 @@ class Leave(BaseException):
 class Inbox:
     """Frames from one non-blocking pipe, each read into one 16-byte-aligned buffer.
 
-    target    descriptor, address and size for `os_.read_nowait`, and the buffer itself
+    target    descriptor, address and size for `os_.read_raw`, and the buffer itself
     slots_at  where a payload begins, for C
     more      how many bytes of the next frame came with the last
     moved     called when the buffer is another one
