@@ -59,6 +59,14 @@ class FrameReader:
         _, length = parse_header(self._buffer, 0, self.cap)
         return max(0, HEADER_BYTES + length - have)
 
+    def take_begun(self) -> tuple[int, int, bytes]:
+        """The frame at the front, of which a header is here, to be read on elsewhere: (kind, payload length, what is
+        here of the payload). Nothing is held any more."""
+        kind, length = parse_header(self._buffer, 0, self.cap)
+        begun = bytes(memoryview(self._buffer)[HEADER_BYTES:])
+        self._buffer.clear()
+        return kind, length, begun
+
     def next(self) -> tuple[int, bytes] | None:
         """The next whole frame as (kind, payload), or None."""
         if len(self._buffer) < HEADER_BYTES:

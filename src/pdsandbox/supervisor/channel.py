@@ -26,8 +26,6 @@ from . import monitor
 from .handle import Handle
 
 BUFFER_BYTES: Final = 8 << 10
-# What a pipe holds at once (pipe(7)).
-PIPE_BYTES: Final = 64 << 10
 # Requests of most signatures fit; longer ones are sent piece by piece.
 OUT_BYTES: Final = 1 << 10
 # Longer than a fast answer takes (6 us for a warm call), shorter than the wake-up that is saved (some 50).
@@ -85,7 +83,6 @@ class Channel:
         self.spin = os_.Spinner(handle.part).read
         self.spin_in_call = os_.Spinner(handle.part).read
         self.computing: set[Handle] = set()
-        self._bulk = memoryview(b"")  # for long frames, once there was one
         self.held = False
         self.interrupted = False
 
@@ -180,21 +177,36 @@ class Channel:
                 return found
             # No more than this frame needs, so that what a worker sends unasked stays in its pipe.
             want = frames.wanted()
-            if want > BUFFER_BYTES and not self._bulk:
-                self._bulk = memoryview(bytearray(PIPE_BYTES))
-            into = (self.view if want <= BUFFER_BYTES else self._bulk)[:want]
+            if want > BUFFER_BYTES:
+                return self._receive_long(watch)
+            into = self.view[:want]
+            frames.feed(into[: self._read(into, watch)])
+
+    def _receive_long(self, watch: monitor.Watch) -> tuple[int, bytes]:
+        """The rest of the frame that has begun, read to where it stays: each copy of a long one would show."""
+        kind, length, begun = self._frames.take_begun()
+        payload, address = os_.new_bytes(length)
+        os_.copy_bytes(address, begun, len(begun))
+        into = memoryview((ctypes.c_char * length).from_address(address)).cast("B")[len(begun) :]
+        while into:
+            into = into[self._read(into, watch) :]
+        return kind, payload
+
+    def _read(self, into: memoryview, watch: monitor.Watch) -> int:
+        """Read some of a frame that has begun; how many bytes."""
+        while True:
             try:
-                data = os.readv(self._replies, [into])
+                got = os.readv(self._replies, [into])
             except BlockingIOError:
                 self._wait(self._poll, self._replies, watch)
                 continue
-            if not data:
+            if not got:
                 raise self.ended(watch)
-            frames.feed(into[:data])
             # While there is always something to read, nobody waits, and it is waiting that judges.
             verdict = monitor.over(time.monotonic() - LATE_S, 0, watch)
             if verdict is not None:
                 raise self.handle.condemn(verdict)
+            return got
 
     def ended(self, watch: monitor.Watch) -> WasmError:
         """The worker has closed its pipes, or ended: the verdict."""

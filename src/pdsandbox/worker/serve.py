@@ -24,7 +24,7 @@ from ..runtime.guest import Export, Guest
 from ..runtime.hostcalls import Ask, HostCalls
 from ..slots import SLOT_BYTES
 from .faults import RemoteFailed, error_message
-from .pipes import FIRST_SPIN_S, SPIN_S, WAKE_S, Backstop, Inbox, Leave, Outbox
+from .pipes import BUFFER_BYTES, FIRST_SPIN_S, SPIN_S, WAKE_S, Backstop, Inbox, Leave, Outbox
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
@@ -150,7 +150,7 @@ class Server:
         if kind == m.CALL_MANY:
             return self._call_many(length)
         if kind in (m.MEM_READ, m.MEM_WRITE):
-            self.outbox.write(self._memory(kind, payload))
+            self._memory(kind, payload)
         elif kind == m.RESOLVE:
             self.resolve(m.Resolve.decode(payload))  # the call is right behind it
         elif kind != m.HOST_FAIL:  # that one came too late for the call that it was for
@@ -231,25 +231,33 @@ class Server:
     def _fail(self, exc: BaseException) -> None:
         self.outbox.write(error_message(exc, self._guest.last_fuel, self._guest.where()).frame())
 
-    def _memory(self, kind: int, payload: memoryview) -> bytes:
-        guest = self._guest
+    def _memory(self, kind: int, payload: memoryview) -> None:
         try:
-            guest.find_memory()
-            size = guest.where()[1]
+            self._guest.find_memory()
             if kind == m.MEM_READ:
-                read = m.MemRead.decode(payload)
-                if read.offset + read.total > size:
-                    return m.Error(m.Failure.MEMORY).frame()
-                return m.MemData(guest.memory_read(read.offset, read.length)).frame()
-            write, nbytes = m.MemWrite.decode(payload[: m.MEM_WRITE_HEAD]), len(payload) - m.MEM_WRITE_HEAD
-            if write.offset + write.total > size:
-                return m.Error(m.Failure.MEMORY).frame()
-            if nbytes:
-                data = ctypes.c_char.from_buffer(payload, m.MEM_WRITE_HEAD)
-                guest.memory_write_from(write.offset, ctypes.addressof(data), nbytes)
+                self._read_memory(m.MemRead.decode(payload))
+            else:
+                self._write_memory(m.MemWrite.decode(payload[: m.MEM_WRITE_HEAD]), payload)
         except WasmError:
-            return m.Error(m.Failure.MEMORY).frame()
-        return m.MemDone().frame()
+            self.outbox.write(m.Error(m.Failure.MEMORY).frame())
+
+    def _read_memory(self, read: m.MemRead) -> None:
+        guest, outbox, size = self._guest, self.outbox, read.length
+        guest.memory_check(read.offset, read.total)
+        if size <= BUFFER_BYTES:
+            outbox.write(m.MemData(guest.memory_read(read.offset, size)).frame())
+        else:  # from where it is: each copy of a long one would show
+            source = (ctypes.c_char * size).from_address(guest.address(read.offset, size))
+            outbox.write(HEADER.pack(size, m.MEM_DATA))
+            outbox.write_rest(memoryview(source).cast("B"))
+
+    def _write_memory(self, write: m.MemWrite, payload: memoryview) -> None:
+        guest, size = self._guest, len(payload) - m.MEM_WRITE_HEAD
+        guest.memory_check(write.offset, write.total)
+        if size:
+            data = ctypes.c_char.from_buffer(payload, m.MEM_WRITE_HEAD)
+            guest.memory_write_from(write.offset, ctypes.addressof(data), size)
+        self.outbox.write(m.MemDone().frame())
 
     # --- host calls to the supervisor (hostcalls.Remote) ---
 
@@ -317,7 +325,7 @@ class Server:
                 raise RemoteFailed
             if kind not in (m.MEM_READ, m.MEM_WRITE):
                 raise SystemExit(f"unexpected message kind {kind} during a host call")
-            self.outbox.write(self._memory(kind, payload))
+            self._memory(kind, payload)
             got = -1
             if self._flags & m.FREE:
                 got = inbox.spin(time.monotonic() + SPIN_S)
