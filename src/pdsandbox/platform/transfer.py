@@ -42,7 +42,8 @@ give_way.argtypes = ()
 class Spinner:
     """Tries to read for a while before its user blocks, as long as that pays.
 
-    After a try in vain the next 1, 2, 4, … 64 are left out: whoever is waited for takes longer, or has no core.
+    After two tries in vain, one after the other, the next 1, 2, 4, … 64 are left out: whoever is waited for takes
+    longer, or has no core.
 
     Who has a core of its own answers a short call within some reads, and sched_yield, which takes as long as a read,
     would only delay what comes meanwhile. On a shared core nothing comes before sched_yield. Which of the two it is
@@ -71,7 +72,9 @@ class Spinner:
                 yield_core()
             got = read(fd, address, size)
         if got < 0:
-            self._skip = self._in_vain = min(64, 2 * self._in_vain or 1)
+            got = read(fd, address, size)  # the GIL may have been away with all that time
+        if got < 0:
+            self._skip, self._in_vain = self._in_vain, min(64, 2 * self._in_vain or 1)
             return -1
         self._in_vain = 0
         if 1 < reads <= PATIENT_READS:

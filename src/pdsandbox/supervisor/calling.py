@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 from collections.abc import Callable
 from typing import Final
@@ -16,6 +17,10 @@ from .handle import Handle
 # Whole frames up to their slots. The header's three zero bytes make its kind a number of 32 bits.
 _CALL: Final = "<II" + m.CALL_LAYOUT.format[1:]
 _RESULT: Final = "<II" + m.RESULT_LAYOUT.format[1:]
+# Calls further apart than this are not worth a core between them.
+CLOSE_S: Final = 1e-3
+# Looking takes 2 us for each worker that computes, of which there are rarely many.
+LOOK_S: Final = 500e-6
 #: How many fields of a RESULT come before its values.
 FIELDS: Final = 5
 
@@ -74,8 +79,28 @@ class Cores:
     atomic where counting up and down between threads is not.
     """
 
-    __slots__ = ("computing", "most")
+    __slots__ = ("_looked_at", "called_at", "computing", "most")
 
     def __init__(self, cores: int) -> None:
         self.computing: set[Handle] = set()
         self.most = cores - 1
+        #: When the last call began, whoever's it was.
+        self.called_at = -math.inf
+        self._looked_at = -math.inf
+
+    def flags(self, gap: float) -> int:
+        """How the worker of a call that comes `gap` seconds after the last answer may wait: for host functions, for the
+        next call. Spinning takes a core for each end."""
+        if len(self.computing) >= self.most:
+            return 0
+        return m.SPIN | m.FREE if gap < CLOSE_S else m.FREE
+
+    def free(self, now: float) -> bool:
+        """Whether a core is free for whoever waits, after all: a worker that has answered does not compute any more,
+        though its thread, which would say so, has to wait for the GIL."""
+        if now - self._looked_at > LOOK_S:
+            self._looked_at = now
+            for handle in tuple(self.computing):
+                if handle.has_answered():
+                    self.computing.discard(handle)
+        return len(self.computing) < self.most

@@ -10,6 +10,7 @@ A frame may arrive in pieces, and two frames in one read; what is over stays in 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import select
 import time
@@ -30,8 +31,11 @@ BUFFER_BYTES: Final = 8 << 10
 OUT_BYTES: Final = 1 << 10
 # Longer than a fast answer takes (6 us for a warm call), shorter than the wake-up that is saved (some 50).
 SPIN_S: Final = 40e-6
-# Most answers come within this: before, nothing is looked at, and the worker is not counted as one that computes.
+# Most answers come within this: before, nothing is looked at.
 SOON_S: Final = 0.0005
+# Who waits for longer waits for a worker that computes. Not for less: where others spin, a worker that has little to do
+# waits for a core of its own for as long as the kernel lets them run, some 3 ms.
+COMPUTES_S: Final = 0.004
 # A process that exits closes its pipes last, some microseconds before it has ended; one that only closes them breaks
 # the protocol.
 END_GRACE_S: Final = 1.0
@@ -244,9 +248,10 @@ class Channel:
             self.computing.discard(handle)
 
     def _wait_and_judge(self, poll: select.poll, fd: int, watch: monitor.Watch) -> None:
-        handle, resident, sample_s = self.handle, 0, SOON_S
+        handle, resident, sample_s, begun = self.handle, 0, SOON_S, math.inf
         while True:
             now = time.monotonic()
+            begun = min(begun, now)
             verdict = monitor.over(now, resident, watch)
             if isinstance(verdict, RssExceeded):
                 raise handle.condemn(verdict)
@@ -265,7 +270,8 @@ class Channel:
                 watch = replace(watch, deadline=now + INTERRUPT_GRACE_S, interruptible=False)
             # A full pipe would keep what a worker wrote first, and it is its last words that tell.
             handle.drain_stderr()
-            self.computing.add(handle)
+            if now - begun > COMPUTES_S:
+                self.computing.add(handle)
             if watch.rss_bytes is not None:
                 resident = handle.read_resident()
             sample_s = monitor.next_sample_s(resident, watch.rss_bytes)

@@ -26,17 +26,17 @@ from ..protocol.frames import HEADER
 from ..slots import SLOT_BYTES
 from ..values import WasmVal
 from . import monitor
-from .calling import FIELDS, Cores, Export
+from .calling import CLOSE_S, FIELDS, Cores, Export
 from .channel import INTERRUPT_GRACE_S, SPIN_S, Channel
 from .housekeeper import Housekeeper
 from .memory import RemoteMemory
 from .serving import Serving
 
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
-# Calls further apart than this are not worth a core between them.
-CLOSE_S: Final = 1e-3
 # How long ago a worker was looked at does not count while it slept; the housekeeper looks at those that sleep longer.
 IDLE_S: Final = 0.25
+# From a call that the GIL is taken from to one of the thread that gets it: that has to wake up.
+CROWD_S: Final = 300e-6
 # A worker spins for 50 us after an answer.
 AWAKE_S: Final = 60e-6
 # A wake-up takes 40 to 80 us.
@@ -87,7 +87,7 @@ class Conversation:
         self.serving = Serving(channel, callbacks, self.memory, self.turn, limits, housekeeper, self.look)
         self._channel = channel
         self._limits = limits
-        self._computing, self._most = cores.computing, cores.most
+        self._cores, self._computing, self._most = cores, cores.computing, cores.most
         channel.computing = cores.computing
         self._answered_soon = False  # whether the last answer came while we span: then the worker is awake
         channel.cap = max(m.SMALL_CAP, limits.message_bytes) + _FRAME_SLACK
@@ -196,9 +196,14 @@ class Conversation:
         unshared = meter.plain if fuel is None else None
         budget = meter.begin(fuel) if unshared is None else unshared
         gap = started - self._answered_at
-        free = len(self._computing) < self._most
+        cores = self._cores
+        free = len(self._computing) < self._most or cores.free(started)
         spin = free and gap < AWAKE_S
-        self._flags = flags = memory.flag | (0 if not free else _SPIN | _FREE if gap < CLOSE_S else _FREE)
+        if free and not spin and self._answered_at < cores.called_at > started - CROWD_S:
+            # Other threads called until just now, and we have the GIL from one of them: it is worth more than a core.
+            spin, self._answered_soon = True, False
+        cores.called_at = started
+        self._flags = flags = memory.flag | (0 if not free else _SPIN | _FREE if spin or gap < CLOSE_S else _FREE)
         packed, failure = False, None
         out, nbytes, head = channel.out, export.request_bytes, export.request_payload
         try:
@@ -242,7 +247,9 @@ class Conversation:
                 # One that may have fallen asleep meanwhile is worth waiting for once: the next answer is soon.
                 spin_s = SPIN_S if self._answered_soon else WAKE_S
                 got = channel.spin(*reading, time.monotonic() + spin_s)
-                self._answered_soon = got >= 0
+                if not self._answered_soon:
+                    self._answered_at = time.monotonic()
+                    self._answered_soon = got >= 0
             if got < 0:
                 self._answered_soon = False
                 watch = self.watch(started, wall_s, call=True)
@@ -265,13 +272,6 @@ class Conversation:
             watch = self.watch(started, wall_s, call=True)
         channel.resume(m.CALL, nbytes, done, got, watch)
         return self._finish(export, budget, watch, plain=plain)
-
-    def _waiting_flags(self, gap: float) -> int:
-        """How the worker of a call that comes `gap` seconds after the last answer may wait: for host functions, for the
-        next call. Spinning takes a core for each end."""
-        if len(self._computing) >= self._most:
-            return 0
-        return _SPIN | _FREE if gap < CLOSE_S else _FREE
 
     def _send_at_length(
         self, export: Export, data: bytes, flags: int, budget: int, started: float, wall_s: float | None
@@ -326,7 +326,7 @@ class Conversation:
         """One CALL_MANY of `rows` rows in `data`; appends their results and returns the fuel used."""
         channel = self._channel
         stride, width = export.stride, export.stride // SLOT_BYTES
-        flags = self._flags = self._waiting_flags(started - self._answered_at)
+        flags = self._flags = self._cores.flags(started - self._answered_at)
         flags |= self.memory.flag | (m.CONTINUED if results else 0)
         head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), rows, width)
         self._send(export, m.CALL_MANY, b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data)), watch)

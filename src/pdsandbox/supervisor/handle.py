@@ -353,6 +353,14 @@ class Handle:
         """Whether all `sent` bytes of the only thing that was ever said to it are still in the request pipe."""
         return not self._released and os_.unread_bytes(self.ends.requests_read) == sent
 
+    def has_answered(self) -> bool:
+        """Whether something that it wrote waits to be read, or nothing will. A guess: other threads than that of its
+        call ask, which may let go of the descriptor meanwhile."""
+        try:
+            return self._released or os_.unread_bytes(self.ends.replies) > 0
+        except OSError:
+            return True
+
     def allow_cpu(self, now: float, wall_s: float | None) -> None:
         """Raise RLIMIT_CPU so that an operation of `wall_s` seconds that begins now cannot reach it."""
         with self._lock:
