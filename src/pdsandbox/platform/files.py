@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
-__all__ = ["allocate", "open_beneath", "opens_beneath", "pread", "pwrite", "set_times"]
+__all__ = ["allocate", "open_beneath", "opens_beneath", "pread", "pwrite", "set_times", "set_times_of_path"]
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 # The same on all machines: it is younger than the tables were unified.
@@ -51,6 +51,7 @@ _syscall: Final = _bind("syscall", _long, _long, _int, _pointer, _pointer, _size
 _preadv: Final = _bind("preadv", ctypes.c_ssize_t, _int, _pointer, _int, _off)
 _pwritev2: Final = _bind("pwritev2", ctypes.c_ssize_t, _int, _pointer, _int, _off, _int)
 _utimensat: Final = _bind("utimensat", _int, _int, _pointer, _pointer, _int)
+_futimens: Final = _bind("futimens", _int, _int, _pointer)
 _fallocate: Final = _bind("fallocate", _int, _int, _int, _off, _off)
 
 
@@ -101,7 +102,13 @@ def pwrite(fd: int, ranges: Sequence[tuple[int, int]], offset: int, *, append: b
 
 
 def set_times(fd: int, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
-    """Set the times, (seconds, nanoseconds) each, of an open file, be it open as O_PATH only (Linux 5.8)."""
+    """Set the times, (seconds, nanoseconds) each, of an open file: futimens(3)."""
+    if _futimens(fd, _times.pack(*atime, *mtime)):
+        raise _failed()
+
+
+def set_times_of_path(fd: int, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
+    """The same for what is open as O_PATH only, a symbolic link, say (Linux 5.8). A worker's filter refuses it."""
     if _utimensat(fd, b"", _times.pack(*atime, *mtime), _AT_EMPTY_PATH):
         raise _failed()
 

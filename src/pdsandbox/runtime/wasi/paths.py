@@ -301,9 +301,17 @@ def path_filestat_set_times(
     check_bits(lookup, abi.SYMLINK_FOLLOW)
     times = times_of(system, atim, mtim, flags)
     within, name = _writable(system, fd, path, path_len)
-    found = system.open_at(within.fd, name, os.O_PATH | (0 if lookup else os.O_NOFOLLOW))
+    nofollow = 0 if lookup else os.O_NOFOLLOW
+    set_times = files.set_times
     try:
-        files.set_times(found, *times)
+        found = system.open_at(within.fd, name, os.O_RDONLY | _ALWAYS | nofollow)
+    except OSError:
+        # A symbolic link, a socket, a file that may not be read. A worker's filter lets the times be set of what can
+        # be opened only, since nothing else in it would tell where a path leads.
+        found = system.open_at(within.fd, name, os.O_PATH | nofollow)
+        set_times = files.set_times_of_path
+    try:
+        set_times(found, *times)
     finally:
         os.close(found)
 
