@@ -22,7 +22,8 @@ from ..platform import os_
 from ..platform.lockdown import filters, privileges
 from ..platform.lockdown.calls import failed, syscall
 from ..protocol.control import Role, Seen
-from .lockdown import DESCRIPTORS, NAMESPACES, Lockdown, ended_by, parts, reason
+from .lockdown import DESCRIPTORS, NAMESPACES, Lockdown
+from .reasons import ended_by, parts, reason
 
 _mprotect: Final = ctypes.PyDLL(None, use_errno=True)["mprotect"]
 _mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
