@@ -12,6 +12,9 @@ is ever weaker than the report says.
 Order: a change of user clears the parent-death signal, so that comes after it; Landlock and the filter need
 no-new-privileges; threads that a worker needs start after all that is per thread and before the filter, which spreads
 to them.
+
+A worker that was granted directories (`grant`) takes the same steps with other values: rules for these directories, a
+filter with calls on files, their owner in place of `nobody`, room for descriptors, and for data if one is writable.
 """
 
 from __future__ import annotations
@@ -19,14 +22,17 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..hardening import Layer, State
 from ..platform import os_
+from ..platform.files import opens_beneath
 from ..platform.lockdown import filters, landlock, privileges
 from ..platform.lockdown.seccomp import ALLOW, Filter
 from ..protocol.control import Role
+from .granted import Granted
 from .reasons import LANDLOCK, ended_by, parts, reason
 
 # Standard streams, two pipes, a socket, the module and one to spare.
@@ -42,6 +48,8 @@ _BARE_LIMITS: Final = (
 _ROLES: Final = (Role.WORKER, Role.COMPILER)
 #: What `privileges.unshare` makes new: names in /proc/PID/ns.
 NAMESPACES: Final = ("net", "ipc", "uts", "mnt")
+#: What keeps native code from what its user has, see `Lockdown.holds`.
+_HOLD: Final = (Layer.CAPABILITIES, Layer.NO_NEW_PRIVS, Layer.LANDLOCK_FILES, Layer.SECCOMP)
 
 
 class Lockdown:
@@ -63,6 +71,11 @@ class Lockdown:
         self._ruleset = -1
         self._filters: dict[int, Filter] = {}
         self._locked: Filter | None = None
+        self._files_filters: dict[bool, Filter] = {}  # with directories, by whether one is writable
+        self._locked_files: Filter | None = None
+        self._granted: Granted | None = None
+        #: Whether files are opened by openat2(2), beneath a directory.
+        self.openat2 = False
         #: The namespaces that the fork server was born in.
         self.namespaces = {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in NAMESPACES}
         self.abi = 0  # Landlock's
@@ -180,8 +193,43 @@ class Lockdown:
             raise OSError(errno.ENOTSUP, f"the filter is written for x86_64, and this is {machine}")
         self._filters = {Role.WORKER: Filter(filters.LOADING), Role.COMPILER: Filter(filters.COMPILING)}
         self._locked = Filter(filters.LOCKED, default=ALLOW)
+        self.openat2 = self._opens_beneath()
+        self._files_filters = {
+            writable: Filter(filters.loading_files(writable=writable, openat2=self.openat2))
+            for writable in (False, True)
+        }
+        self._locked_files = Filter(filters.LOCKED_FILES, default=ALLOW)
+
+    def _opens_beneath(self) -> bool:
+        """Whether there is openat2(2), and Landlock looks at truncation, too: else a filter has to, which sees the
+        flags of openat(2) only."""
+        if self.applies(Role.WORKER, Layer.LANDLOCK_FILES) and self.abi < landlock.TRUNCATE_ABI:
+            return False
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return opens_beneath(root)
+        finally:
+            os.close(root)
 
     # --- in a child ---
+
+    def grant(self, dirs: Sequence[tuple[int, bool]]) -> None:
+        """To be called before `enter`: the directories, open, that this worker's guest may read, and those that it may
+        also write. OSError for what is none. No directories: no effect."""
+        if dirs:
+            self._granted = Granted(dirs)
+            if self._granted.writable:
+                # A limit on the size of files that the service itself has: an error to the guest, not its end.
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    @property
+    def holds(self) -> bool:
+        """Whether native code in a worker is kept from what its user may do by more than that user's rights: then it
+        may be another user than `nobody`, root even. Landlock alone would leave sockets and other processes."""
+        return all(map(self._holds, _HOLD))
+
+    def _holds(self, layer: Layer) -> bool:
+        return self.applies(Role.WORKER, layer)
 
     def enter(self, role: int, start_threads: Callable[[], None] | None = None) -> None:
         """Everything but `lock`. OSError when a layer of the plan fails: then the process must leave.
@@ -209,24 +257,30 @@ class Lockdown:
         """What `enter` does, in its order. None: no layer, and always to be done."""
 
         def limit() -> None:
-            for kind, most in _BARE_LIMITS:
+            for kind, most in _BARE_LIMITS if self._granted is None else self._granted.limits(_BARE_LIMITS):
                 privileges.set_limit(kind, most)
             cpu_s = self.cpu_ceiling(role)
             if cpu_s is not None:
                 resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, resource.RLIM_INFINITY))
 
         def start() -> None:
+            # After all that may change what this process may do with files.
+            if self._granted is not None and self.applies(role, Layer.UID):
+                self._granted.check_usable()
             if self._start_threads is not None:
                 self._start_threads()
             if self.applies(role, Layer.RLIMITS):
                 privileges.set_limit(resource.RLIMIT_NPROC, 0)
 
         def filter_calls() -> None:
-            self._filters[role].install_here()
+            if self._granted is None:
+                self._filters[role].install_here()
+            else:
+                self._files_filters[self._granted.writable].install_here()
 
         return (
             (Layer.RLIMITS, limit),
-            (Layer.UID, privileges.become_nobody),
+            (Layer.UID, self._change_user),
             (Layer.CAPABILITIES, _keep_no_capability),
             (Layer.UNDUMPABLE, privileges.be_undumpable),
             (Layer.PARENT_DEATH, self._die_with_parent),
@@ -238,8 +292,18 @@ class Lockdown:
     def _die_with_parent(self) -> None:
         os_.die_with_parent(self._parent)
 
+    def _change_user(self) -> None:
+        nobody = privileges.NOBODY, privileges.NOBODY
+        privileges.become(*(nobody if self._granted is None else self._granted.identity(held=self.holds)))
+
     def _restrict(self) -> None:
-        landlock.restrict(self._ruleset)
+        ruleset = self._ruleset
+        if self._granted is not None:
+            ruleset = landlock.ruleset(self.abi)
+            for fd, writable in self._granted.dirs:
+                landlock.allow_beneath(ruleset, self.abi, fd, writable=writable)
+            os.close(self._ruleset)
+        landlock.restrict(ruleset)
 
     def lock(self) -> None:
         """A worker whose module is loaded: no new executable memory, and none of the calls that loading needed."""
@@ -250,8 +314,9 @@ class Lockdown:
 
     def lock_filter(self) -> None:
         """The last step of `lock`."""
-        assert self._locked is not None
-        self._locked.install_here()
+        last = self._locked if self._granted is None else self._locked_files
+        assert last is not None
+        last.install_here()
 
 
 def enter(lockdown: Lockdown, role: int, start_threads: Callable[[], None] | None = None) -> bool:

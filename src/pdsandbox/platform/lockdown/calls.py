@@ -11,6 +11,7 @@ from typing import Any, Final
 
 # The same on all machines since Linux 5.1.
 LANDLOCK_CREATE_RULESET: Final = 444
+LANDLOCK_ADD_RULE: Final = 445
 LANDLOCK_RESTRICT_SELF: Final = 446
 
 # Keeps the GIL: each takes microseconds, and a fresh fork has one thread. `use_errno` keeps errno from being

@@ -3,12 +3,17 @@
 Three filters. LOADING: a worker from before it is handed out until its module is loaded. LOCKED: on top of it, before
 the first instruction of the guest. COMPILING: a compiler, from before it reads its source. What is in no table fails
 with EPERM; what only an attack would try ends the process with SIGSYS, so that it is seen.
+
+A worker with granted directories has other tables in the place of LOADING and LOCKED, with calls on files. A filter
+sees no paths: which files those reach is up to Landlock. What Landlock does not look at either is left out: owners,
+modes, extended attributes, and the times of a file that is not open.
 """
 
 from __future__ import annotations
 
 import errno
 import mmap
+import os
 import signal
 from typing import Final
 
@@ -22,6 +27,7 @@ NUMBERS: Final = {
     "close": 3,
     "fstat": 5,
     "poll": 7,
+    "lseek": 8,
     "mmap": 9,
     "mprotect": 10,
     "munmap": 11,
@@ -53,6 +59,9 @@ NUMBERS: Final = {
     "execve": 59,
     "kill": 62,
     "fcntl": 72,
+    "fsync": 74,
+    "fdatasync": 75,
+    "ftruncate": 77,
     "ptrace": 101,
     "setuid": 105,
     "setgid": 106,
@@ -71,8 +80,11 @@ NUMBERS: Final = {
     "delete_module": 176,
     "tkill": 200,
     "futex": 202,
+    "getdents64": 217,
     "restart_syscall": 219,
+    "fadvise64": 221,
     "clock_gettime": 228,
+    "clock_getres": 229,
     "clock_nanosleep": 230,
     "exit": 60,
     "exit_group": 231,
@@ -81,10 +93,21 @@ NUMBERS: Final = {
     "add_key": 248,
     "request_key": 249,
     "keyctl": 250,
+    "openat": 257,
+    "mkdirat": 258,
     "newfstatat": 262,
+    "unlinkat": 263,
+    "renameat": 264,
+    "linkat": 265,
+    "symlinkat": 266,
+    "readlinkat": 267,
     "unshare": 272,
     "set_robust_list": 273,
+    "utimensat": 280,
+    "fallocate": 285,
     "accept4": 288,
+    "preadv": 295,
+    "pwritev": 296,
     "perf_event_open": 298,
     "rt_tgsigqueueinfo": 297,
     "prlimit64": 302,
@@ -100,6 +123,7 @@ NUMBERS: Final = {
     "bpf": 321,
     "execveat": 322,
     "userfaultfd": 323,
+    "pwritev2": 328,
     "rt_sigqueueinfo": 129,
     "pidfd_send_signal": 424,
     "io_uring_setup": 425,
@@ -109,6 +133,7 @@ NUMBERS: Final = {
     "fsmount": 432,
     "pidfd_open": 434,
     "clone3": 435,
+    "openat2": 437,
     "pidfd_getfd": 438,
     "process_madvise": 440,
     "mount_setattr": 442,
@@ -174,8 +199,11 @@ _F_DUPFD_CLOEXEC: Final = 1030
 _F_GET_SEALS: Final = 1034
 _SET_MODE_FILTER: Final = 1
 _TSYNC: Final = 1
+_CLOCKS: Final = (0, 1)  # CLOCK_REALTIME, CLOCK_MONOTONIC
 _FUTURE: Final[dict[str, Rule]] = {
     "setitimer": (Only(0, (0,)),),  # ITIMER_REAL: the backstop
+    # A guest may ask how fine its clocks are; mostly the C library knows without the kernel.
+    "clock_getres": (Only(0, _CLOCKS),),
     "recvmsg": ALLOW,
     "fcntl": (Only(1, (_F_DUPFD_CLOEXEC, _F_GET_SEALS)),),
     "seccomp": (Only(0, (_SET_MODE_FILTER,)), Only(1, (_TSYNC,))),
@@ -190,23 +218,79 @@ def _numbered(*tables: dict[str, Rule]) -> dict[int, Rule]:
     return {NUMBERS[name]: rule for table in tables for name, rule in table.items()}
 
 
+# How the standard library lists an open directory: a copy of the descriptor, and what it looks at and sets there.
+_LISTING: Final = (_F_DUPFD_CLOEXEC, 2, 3)  # F_DUPFD_CLOEXEC, F_SETFD, F_GETFL
+_AT_SYMLINK_NOFOLLOW: Final = 0x100
+_AT_REMOVEDIR: Final = 0x200
+_RWF_APPEND: Final = 0x10
+# Truncating means writing: Landlock before ABI 3 looks at how a file is opened, and not at what else happens to it.
+_MODES_OF_OPENING: Final = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC, os.O_RDWR | os.O_TRUNC)
+# No set-user-id and no set-group-id. openat2(2) has its mode where no filter sees it; what is written to a file clears
+# them there.
+_PLAIN_MODE: Final = DenyBits(3, 0o6000)
+_TMPFILE: Final = os.O_TMPFILE & ~os.O_DIRECTORY
+#: Calls on files that a worker makes for a guest with granted directories. Reading...
+_READING_FILES: Final[dict[str, Rule]] = {
+    **dict.fromkeys(("fstat", "lseek", "getdents64", "readlinkat", "preadv", "fsync", "fdatasync"), ALLOW),
+    "newfstatat": (Only(3, (_AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH, _AT_SYMLINK_NOFOLLOW | _AT_EMPTY_PATH)),),
+    "fadvise64": (Only(3, tuple(range(6))),),
+}
+# ... and writing. A C library without pwritev2(2) makes the other call when there are no flags.
+_WRITING_FILES: Final[dict[str, Rule]] = {
+    **dict.fromkeys(("pwritev", "ftruncate", "renameat", "symlinkat"), ALLOW),
+    "pwritev2": (Only(5, (0, _RWF_APPEND)),),
+    "fallocate": (Only(1, (0,)),),
+    "mkdirat": (DenyBits(2, 0o6000),),
+    "unlinkat": (Only(2, (0, _AT_REMOVEDIR)),),
+    "linkat": (Only(4, (0,)),),
+    # Of an open file only, as futimens(3) does: Landlock does not look at times, so a path would lead anywhere.
+    "utimensat": (Only(1, (0,)), Only(1, (0,), high=True), Only(3, (0,))),
+}
+
+
 _DEADLY: Final[dict[str, Rule]] = dict.fromkeys(FATAL, KILL)
+_NO_LONGER: Final[dict[str, Rule]] = {
+    **dict.fromkeys(("recvmsg", "seccomp", "prctl"), errno_of(errno.EPERM)),
+    "mprotect": (_NO_EXEC,),
+}
 
 LOADING: Final = _numbered(_DEADLY, _BASIC, _FUTURE)
 #: Only what LOADING allows and this does not: all else is left to LOADING.
-LOCKED: Final = _numbered(
-    dict.fromkeys(
-        ("recvmsg", "fcntl", "seccomp", "fstat", "newfstatat", "prctl"),
-        errno_of(errno.EPERM),
-    ),
-    {"mprotect": (_NO_EXEC,)},
-)
+LOCKED: Final = _numbered(dict.fromkeys(("fcntl", "fstat", "newfstatat"), errno_of(errno.EPERM)), _NO_LONGER)
+#: The same on top of `loading_files`.
+LOCKED_FILES: Final = _numbered({"fcntl": (Only(1, _LISTING),)}, _NO_LONGER)
 COMPILING: Final = _numbered(_DEADLY, _BASIC)
+
+
+def loading_files(*, writable: bool, openat2: bool) -> dict[int, Rule]:
+    """In place of LOADING with granted directories, one of them `writable` or none.
+
+    `openat2`: they are opened by that call, whose arguments no filter sees; else by openat(2), and the answer to
+    openat2 is that there is no such call.
+    """
+    modes = _MODES_OF_OPENING if writable else (os.O_RDONLY,)
+    never = _TMPFILE if writable else _TMPFILE | os.O_CREAT
+    opening: dict[str, Rule] = {
+        "openat2": errno_of(errno.ENOSYS),
+        "openat": (Only(2, modes, mask=os.O_ACCMODE | os.O_TRUNC), DenyBits(2, never), _PLAIN_MODE),
+    }
+    if openat2:
+        opening = {"openat2": ALLOW}
+    fcntl: dict[str, Rule] = {"fcntl": (Only(1, (*_LISTING, _F_GET_SEALS)),)}
+    return _numbered(_DEADLY, _BASIC, _FUTURE, fcntl, _READING_FILES, _WRITING_FILES if writable else {}, opening)
 
 
 def allowed(*, compiling: bool) -> int:
     """How many calls a compiler, or a worker with a guest in it, may make, some of them with certain arguments only."""
-    rules = COMPILING if compiling else {**LOADING, **LOCKED}
+    return _count(COMPILING if compiling else {**LOADING, **LOCKED})
+
+
+def allowed_files(*, writable: bool, openat2: bool) -> int:
+    """The same for a worker with directories."""
+    return _count({**loading_files(writable=writable, openat2=openat2), **LOCKED_FILES})
+
+
+def _count(rules: dict[int, Rule]) -> int:
     return sum(rule == ALLOW or isinstance(rule, tuple) for rule in rules.values())
 
 

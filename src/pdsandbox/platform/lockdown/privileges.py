@@ -65,12 +65,13 @@ def may_change_user() -> bool:
     return capabilities() & FORK_SERVER_CAPS == FORK_SERVER_CAPS
 
 
-def become_nobody() -> None:
+def become(uid: int, gid: int) -> None:
     """Real, effective and saved ids; no supplementary groups. Clears the parent-death signal and makes the process
-    undumpable."""
+    undumpable, also where the ids were these already."""
     os.setgroups(())
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    be_undumpable()
 
 
 def refuse_new_privileges() -> None:

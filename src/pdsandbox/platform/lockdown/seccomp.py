@@ -54,12 +54,16 @@ class DenyBits:
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """`otherwise` unless argument `arg`, of which the bits in `mask` are looked at, is one of `values`."""
+    """`otherwise` unless argument `arg`, of which the bits in `mask` are looked at, is one of `values`.
+
+    Of its 64 bits, `mask` is for the lower half, or with `high` for the upper one.
+    """
 
     arg: int
     values: tuple[int, ...]
     mask: int = 0xFFFFFFFF
     otherwise: int = _EPERM
+    high: bool = False
 
 
 # An action, or conditions that must all hold for the call to be allowed.
@@ -131,7 +135,8 @@ def _leaf(rule: Rule) -> list[_Instruction]:
         return [(_RET, 0, 0, rule)]
     code: list[_Instruction] = []
     for check in rule:
-        code.append((_LOAD, 0, 0, _AT_ARGS + 8 * check.arg))
+        upper = isinstance(check, Only) and check.high
+        code.append((_LOAD, 0, 0, _AT_ARGS + 8 * check.arg + 4 * upper))
         if isinstance(check, DenyBits):
             code += [(_JSET, 0, 1, check.mask), (_RET, 0, 0, _EPERM)]
         else:
