@@ -62,6 +62,11 @@ class Hardening:
                   could not read it either; a change of user brings it along)
     required      refuse to start unless every layer that is asked for is active or not needed
 
+    A worker whose guest was granted directories (`Wasi(dirs=…)`) can open these, in their mode, and nothing else. It
+    has more descriptors, and calls on files that the others have not. Where workers change their user it becomes the
+    owner of its directories, root even (without capabilities), if capabilities, no_new_privs, landlock and seccomp all
+    hold; else it is `nobody`, too. Without landlock native code in it could open whatever its user can.
+
     `pdsandbox doctor` and `Supervisor.hardening_report` say which of them hold on a machine.
     """
 
@@ -143,7 +148,8 @@ _WITHOUT: Final = {
     Layer.CAPABILITIES: "it would keep the special rights of the service, root's for example",
     Layer.NO_NEW_PRIVS: "it could gain rights by running a program that gives them, as sudo does",
     Layer.UNDUMPABLE: "other processes of its user could read what guests hold in memory",
-    Layer.LANDLOCK_FILES: "one barrier fewer between it and the files of this machine",
+    Layer.LANDLOCK_FILES: "one barrier fewer between it and the files of this machine, and in a worker with granted "
+    "directories none but its user's rights",
     Layer.LANDLOCK_TCP: "one barrier fewer between it and the network",
     Layer.LANDLOCK_SCOPE: "one barrier fewer between it and other processes, which it could signal or connect to",
     Layer.SECCOMP: "one barrier fewer before files, network and processes, and none before most of the kernel's bugs",

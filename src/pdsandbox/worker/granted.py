@@ -9,7 +9,7 @@ import errno
 import os
 import resource
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ..platform.lockdown.privileges import NOBODY
@@ -33,13 +33,14 @@ class Granted:
         self._stats = [os.fstat(fd) for fd, _ in self.dirs]
         if not all(stat.S_ISDIR(found.st_mode) for found in self._stats):
             raise NotADirectoryError(errno.ENOTDIR, "what was granted is no directory")
+        self._could = [_can(granted) for granted in self.dirs]
         # Those that are written to count first: the user of one that is only read may often be anybody.
         chosen = [n for n, (_, writable) in enumerate(self.dirs) if writable or not self.writable]
         self._owner = _one({self._stats[n].st_uid for n in chosen})
         self._group = _one({self._stats[n].st_gid for n in chosen if self.writable or self._needs_group(n)})
 
-    def limits(self, bare: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-        """The resource limits of a worker without directories (kind, most), made fit.
+    def limits(self, bare: Mapping[int, int]) -> dict[int, int]:
+        """The resource limits of a worker without directories, made fit.
 
         Files may grow where one is writable: this limit counts from a file's beginning, whatever it held before, so it
         is no quota.
@@ -48,7 +49,7 @@ class Granted:
         limits[resource.RLIMIT_NOFILE] += len(self.dirs) + _DESCRIPTORS
         if self.writable:
             del limits[resource.RLIMIT_FSIZE]
-        return tuple(limits.items())
+        return limits
 
     def identity(self, *, held: bool) -> tuple[int, int]:
         """The worker's user and group, where it changes them.
@@ -70,23 +71,25 @@ class Granted:
         return _WRITE if self.dirs[n][1] else _READ
 
     def check_usable(self) -> None:
-        """OSError, EACCES, when this process, which is another user than the service's, may not use one of them."""
-        for n, (fd, writable) in enumerate(self.dirs):
-            want = self._wanted(n)
-            # Not EROFS: neither could the service write there, and the guest will be told.
-            if not os.access(".", want & ~os.W_OK, dir_fd=fd) or (writable and _refused(fd, want)):
-                found = self._stats[n]
+        """OSError, EACCES, when this process may not use one of them as it is wanted, and could when this was made:
+        it has another user now, or no capabilities."""
+        for n, (before, now) in enumerate(zip(self._could, map(_can, self.dirs), strict=True)):
+            if before & ~now:
+                found, writes = self._stats[n], now & _READ == before & _READ
                 raise OSError(
                     errno.EACCES,
                     f"granted directory {n + 1} of {len(self.dirs)} belongs to user {found.st_uid}, group"
                     f" {found.st_gid} (mode {found.st_mode & 0o7777:04o}), and cannot be"
-                    f" {'written' if writable else 'read'} by the worker, which is user {os.getuid()}, group"
-                    f" {os.getgid()}",
+                    f" {'written' if writes else 'read'} by the worker, which is user {os.getuid()}, group"
+                    f" {os.getgid()}, without capabilities",
                 )
 
 
-def _refused(fd: int, want: int) -> bool:
-    return not os.access(".", want, dir_fd=fd) and not os.fstatvfs(fd).f_flag & os.ST_RDONLY
+def _can(granted: tuple[int, bool]) -> int:
+    """What of the access that is wanted to a directory this process has."""
+    fd, writable = granted
+    wanted = (os.R_OK, os.X_OK, os.W_OK) if writable else (os.R_OK, os.X_OK)
+    return sum(bit for bit in wanted if os.access(".", bit, dir_fd=fd))
 
 
 def _one(found: set[int]) -> int:

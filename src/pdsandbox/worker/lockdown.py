@@ -38,12 +38,12 @@ from .reasons import LANDLOCK, ended_by, parts, reason
 # Standard streams, two pipes, a socket, the module and one to spare.
 DESCRIPTORS: Final = 16
 _OOM_SCORE: Final = 1000
-_BARE_LIMITS: Final = (
-    (resource.RLIMIT_CORE, 0),
-    (resource.RLIMIT_FSIZE, 0),
-    (resource.RLIMIT_NOFILE, DESCRIPTORS),
-    (resource.RLIMIT_MEMLOCK, 0),
-)
+_BARE_LIMITS: Final = {
+    resource.RLIMIT_CORE: 0,
+    resource.RLIMIT_FSIZE: 0,
+    resource.RLIMIT_NOFILE: DESCRIPTORS,
+    resource.RLIMIT_MEMLOCK: 0,
+}
 
 _ROLES: Final = (Role.WORKER, Role.COMPILER)
 #: What `privileges.unshare` makes new: names in /proc/PID/ns.
@@ -257,7 +257,7 @@ class Lockdown:
         """What `enter` does, in its order. None: no layer, and always to be done."""
 
         def limit() -> None:
-            for kind, most in _BARE_LIMITS if self._granted is None else self._granted.limits(_BARE_LIMITS):
+            for kind, most in self.limits.items():
                 privileges.set_limit(kind, most)
             cpu_s = self.cpu_ceiling(role)
             if cpu_s is not None:
@@ -265,7 +265,7 @@ class Lockdown:
 
         def start() -> None:
             # After all that may change what this process may do with files.
-            if self._granted is not None and self.applies(role, Layer.UID):
+            if self._granted is not None:
                 self._granted.check_usable()
             if self._start_threads is not None:
                 self._start_threads()
@@ -292,9 +292,19 @@ class Lockdown:
     def _die_with_parent(self) -> None:
         os_.die_with_parent(self._parent)
 
-    def _change_user(self) -> None:
+    @property
+    def limits(self) -> dict[int, int]:
+        """The resource limits of this child."""
+        return _BARE_LIMITS if self._granted is None else self._granted.limits(_BARE_LIMITS)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """The user and group of this child, where it changes them."""
         nobody = privileges.NOBODY, privileges.NOBODY
-        privileges.become(*(nobody if self._granted is None else self._granted.identity(held=self.holds)))
+        return nobody if self._granted is None else self._granted.identity(held=self.holds)
+
+    def _change_user(self) -> None:
+        privileges.become(*self.identity)
 
     def _restrict(self) -> None:
         ruleset = self._ruleset
