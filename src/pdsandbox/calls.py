@@ -15,10 +15,12 @@ from .slots import Slots
 from .text import quoted
 
 __all__ = [
+    "COMMAND",
     "UNLIMITED",
     "FuelMeter",
     "as_buffer",
     "as_data",
+    "check_command",
     "check_name",
     "check_range",
     "encode_rows",
@@ -30,6 +32,18 @@ __all__ = [
 
 #: The budget where there is none: 292 years at a billion units a second.
 UNLIMITED: Final = 2**63 - 1
+
+
+#: The type of a command's `_start`, and of a reactor's `_initialize`.
+COMMAND: Final = FuncType((), ())
+
+
+def check_command(start: FuncType, *, has_run: bool) -> None:
+    """CallError unless what has a `_start` of this type is a command that has not run yet."""
+    if start != COMMAND:
+        raise CallError(f'"_start" has type {start}; a command takes and gives nothing')
+    if has_run:
+        raise CallError("a command runs once: make another instance to run it again")
 
 
 def check_name(name: object) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from pdsandbox import Clock, Dir, RunResult, Wasi
 from pdsandbox.grants import input_of, output_of
-from pdsandbox.wasi import missing_import
+from pdsandbox.missing import missing_import
 
 BAD_WASI = [
     ({"args": "prog"}, TypeError, "Wasi.args takes a sequence"),

@@ -14,6 +14,8 @@ from pdsandbox.protocol.orders import TABLE, Orders, State
 
 S = State
 HOSTS = {S.LOADING_HOST: S.LOADING, S.CALLING_HOST: S.CALLING, S.BATCH_HOST: S.BATCH}
+STREAMS = {S.LOADING_STREAM: S.LOADING, S.CALLING_STREAM: S.CALLING, S.BATCH_STREAM: S.BATCH}
+ASKED = {m.STREAM_WRITE, m.STREAM_READ, m.STREAM_POLL}
 MEMORIES = {S.LOADING_MEMORY: S.LOADING_HOST, S.CALLING_MEMORY: S.CALLING_HOST, S.BATCH_MEMORY: S.BATCH_HOST}
 #: READY is still owed.
 STARTS = {S.STARTING, S.STARTING_LOAD, S.STARTING_COMPILE}
@@ -101,9 +103,9 @@ def test_it_is_always_one_side_s_turn() -> None:
 
 
 def test_that_a_log_failed_is_said_once() -> None:
-    """HOST_FAIL is legal where a host call waits for its answer and, unasked, in CALLING; after that the supervisor may
+    """HOST_FAIL is legal where the guest waits for an answer and, unasked, in CALLING; after that the supervisor may
     say nothing until the worker has ended the call."""
-    assert {at for at, kind in TABLE if kind == m.HOST_FAIL} == {*HOSTS, S.CALLING}
+    assert {at for at, kind in TABLE if kind == m.HOST_FAIL} == {*HOSTS, *STREAMS, S.CALLING}
     assert TABLE[S.CALLING, m.HOST_FAIL] is S.CALLING_FAILED
     assert not kinds_in(S.CALLING_FAILED) & SUPERVISOR
     assert [at for (at, _), to in TABLE.items() if to is S.CALLING_FAILED and at is not to] == [S.CALLING]
@@ -118,13 +120,16 @@ def test_a_log_waits_for_no_answer_in_a_call_only() -> None:
 def test_whatever_crosses_a_failed_log_s_news_is_legal() -> None:
     """A worker that has not heard of the failure may say all that it might have said, and comes to the same end.
 
-    What it says is legal whether it was sent before the news or after, and the call ends with RESULT or ERROR alone. A
-    host call that crosses the news has it for an answer, and no second one.
+    What it says is legal whether it was sent before the news or after, and the call ends with RESULT or ERROR alone.
+    What waits for an answer when it crosses the news has it for that, and gets no second one.
     """
-    assert kinds_in(S.CALLING_FAILED) == kinds_in(S.CALLING) & WORKER == {m.HOST_LOG, m.HOST_CALL, m.RESULT, m.ERROR}
+    unanswered, ends = {m.HOST_LOG, m.STREAM_OUT}, {m.RESULT, m.ERROR}
+    assert kinds_in(S.CALLING_FAILED) == kinds_in(S.CALLING) & WORKER == {*unanswered, m.HOST_CALL, *ASKED, *ends}
     failed = TABLE[S.CALLING, m.HOST_FAIL]
-    assert TABLE[failed, m.HOST_LOG] is TABLE[TABLE[S.CALLING, m.HOST_LOG], m.HOST_FAIL]
-    assert TABLE[failed, m.HOST_CALL] is failed
+    for kind in unanswered:
+        assert TABLE[failed, kind] is TABLE[TABLE[S.CALLING, kind], m.HOST_FAIL]
+    for kind in (m.HOST_CALL, *ASKED):
+        assert TABLE[failed, kind] is failed
     for end in (m.RESULT, m.ERROR):
         assert TABLE[failed, end] is TABLE[S.CALLING, end] is S.IDLE
     assert moves(failed) == {failed, S.IDLE}
@@ -174,6 +179,22 @@ def test_a_host_function_returns_to_what_called_it(host: State) -> None:
     assert TABLE[HOSTS[host], m.HOST_CALL] is host
     assert TABLE[host, m.HOST_RETURN] is TABLE[host, m.HOST_FAIL] is HOSTS[host]
     assert [at for (at, _), to in TABLE.items() if to is host and at not in MEMORIES] == [HOSTS[host]]
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=lambda state: state.name)
+def test_what_is_asked_of_a_stream_is_answered_once(stream: State) -> None:
+    """By what became of it, or by the end of the guest's call; nothing else may come in between."""
+    assert kinds_in(stream) == {m.STREAM_REPLY, m.HOST_FAIL}
+    assert moves(stream) == {STREAMS[stream]}
+    assert {TABLE[STREAMS[stream], kind] for kind in ASKED} == {stream}
+
+
+def test_captured_output_is_told_of_while_the_guest_runs() -> None:
+    """Not answered, and never when nothing runs; that it was taken is said when nothing runs, and not answered."""
+    told = {at for at, kind in TABLE if kind == m.STREAM_OUT}
+    assert told == {*STREAMS.values(), S.CALLING_FAILED}
+    assert all(TABLE[at, m.STREAM_OUT] is at for at in told)
+    assert [(at, to) for (at, kind), to in TABLE.items() if kind == m.STREAM_TAKEN] == [(S.IDLE, S.IDLE)]
 
 
 @pytest.mark.parametrize("memory", [*MEMORIES, S.MEMORY], ids=lambda state: state.name)

@@ -17,6 +17,18 @@ OFFERS = (
     m.OfferSpec("", "é\0", FuncType((), ("f64", "i64")), m.Where.WORKER, pickled=b"\x80\x05N."),
 )
 LOAD = m.Load(10**9, 5_000_000, OFFERS, ("/usr/lib", "/tmp/\udcff"), (m.Resolve(ADD, b"add"),))
+WASI = m.WasiSpec(
+    (b"prog", b"", b"\xff"),
+    (b"A=b=c",),
+    (2**64 - 1, 0),
+    2**64 - 1,
+    (
+        m.StreamSpec(relayed=True, tty=True, waits=True),
+        m.StreamSpec(most=1 << 44),
+        m.StreamSpec(data=b"once"),
+    ),
+    (m.DirSpec(b"/", True, 1 << 44), m.DirSpec(b"data", False, None)),
+)
 TRAPPED = m.Error(
     m.Failure.TRAP,
     fuel=99,
@@ -44,6 +56,8 @@ COMPILED = m.Compiled(
 MESSAGES: tuple[m.Message, ...] = (
     LOAD,
     m.Load(None, 0),
+    m.Load(10**9, 0, wasi=m.WasiSpec()),
+    m.Load(10**9, 5_000_000, OFFERS, wasi=WASI),
     m.Resolve(ADD, "zażółć".encode()),
     m.Call(0, m.SPIN, 10**9, 10**6, SLOT * 2),
     m.CallMany(1, 0, 2**64 - 1, 0, rows=3, width=1, slots=SLOT * 3),
@@ -51,6 +65,9 @@ MESSAGES: tuple[m.Message, ...] = (
     m.MemWrite(65530, 6, b"abcdef"),
     m.HostReturn(SLOT),
     m.HostFail(),
+    m.StreamReply(0, b"what was read"),
+    m.StreamReply(32),
+    m.StreamTaken(),
     m.Compile(True, b"(module)"),
     m.Compile(False, b"\0asm\1\0\0\0"),
     m.Ready(),
@@ -66,6 +83,10 @@ MESSAGES: tuple[m.Message, ...] = (
     m.HostCall(7, SLOT * 3, b"to: a", b"hello"),
     m.HostCall(0, b"", base=BASE, size=1 << 16),
     m.HostLog(7, SLOT * 3, b"a message", b"", BASE, 1 << 16),
+    m.StreamOut(1, b"hello\n"),
+    m.StreamWrite(2, b"error\n"),
+    m.StreamRead(4096),
+    m.StreamPoll(m.FOREVER, bytes((1, 4, 0))),
     m.MemData(b"\0" * 16),
     m.MemDone(),
     COMPILED,
@@ -95,7 +116,7 @@ PACKETS: tuple[c.Packet, ...] = (
         None,
     ),
     c.Spawn(1, c.Role.COMPILER),
-    c.Spawn(1, c.Role.WORKER, functions=True),
+    c.Spawn(1, c.Role.WORKER, late=True),
     c.Acknowledge(2**64 - 1),
     c.Kill(3),
     c.Hello(4242),

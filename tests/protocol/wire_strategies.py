@@ -63,6 +63,19 @@ pd = st.integers(0, len(m.PD_NAMES) - 1)
 resolve = st.builds(m.Resolve, func_type, blob | text.map(str.encode))
 offer = st.builds(m.OfferSpec, text, text, func_type, where, pd, u32, blob)
 
+stream = st.builds(m.StreamSpec, st.booleans(), st.booleans(), st.booleans(), u64, blob)
+directory = st.builds(m.DirSpec, blob, st.booleans(), count)
+wasi = st.builds(
+    m.WasiSpec,
+    some(blob),
+    some(blob),
+    st.none() | st.tuples(u64, u64),
+    st.none() | u64,
+    st.tuples(stream, stream, stream),
+    some(directory),
+)
+of_stream = (u32, blob)
+
 
 @st.composite
 def rows_of_slots(draw: st.DrawFn, most_rows: int = 3) -> tuple[int, int, bytes]:
@@ -84,7 +97,7 @@ def results(draw: st.DrawFn) -> m.Results:
 
 
 MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
-    m.Load: st.builds(m.Load, count, u64, some(offer), some(path), some(resolve)),
+    m.Load: st.builds(m.Load, count, u64, some(offer), some(path), some(resolve), st.none() | wasi),
     m.Resolve: resolve,
     m.Call: st.builds(m.Call, u32, u32, u64, u64, slots),
     m.CallMany: call_many(),
@@ -92,6 +105,12 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.MemWrite: st.builds(m.MemWrite, u64, u64, blob),
     m.HostReturn: st.builds(m.HostReturn, slots),
     m.HostFail: st.builds(m.HostFail),
+    m.StreamReply: st.builds(m.StreamReply, *of_stream),
+    m.StreamTaken: st.builds(m.StreamTaken),
+    m.StreamOut: st.builds(m.StreamOut, *of_stream),
+    m.StreamWrite: st.builds(m.StreamWrite, *of_stream),
+    m.StreamRead: st.builds(m.StreamRead, *of_stream),
+    m.StreamPoll: st.builds(m.StreamPoll, *of_stream),
     m.Compile: st.builds(m.Compile, st.booleans(), blob),
     m.Ready: st.builds(m.Ready),
     m.Loaded: st.builds(m.Loaded, u64, u64, u64),

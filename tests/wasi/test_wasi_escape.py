@@ -245,12 +245,12 @@ def test_descriptors_are_bounded_and_given_back(scene, guest):
 @pytest.mark.parametrize(
     ("path", "text"), [("missing", "No such file"), ("in/f", "Not a directory"), ("loop", "symbolic links")]
 )
-def test_what_is_no_directory_cannot_be_granted(scene, local, path, text):
+def test_what_is_no_directory_cannot_be_granted(scene, host, path, text):
     """Said before the guest starts, by name; nothing of the other grants is left open."""
     os.symlink("loop", scene / "loop")
     wasi = Wasi(dirs=[Dir(scene / "in", "/a"), Dir(scene / path, "/b")])
     with pytest.raises(InstantiationError, match=f"cannot be granted: .*{text}") as caught:
-        Ours(local, wasi)
+        Ours(host, wasi)
     assert str(scene / path) in caught.value.message
 
 

@@ -248,7 +248,7 @@ class ForkServer:
             else:
                 os_.set_ceilings(self._data, self._space, self._descriptors)
                 status = self._worker.run(
-                    requests, replies, sock, artifact[0] if artifact else -1, lockdown, functions=packet.functions
+                    requests, replies, sock, artifact[0] if artifact else -1, lockdown, late=packet.late
                 )
         except BaseException:
             sys.excepthook(*sys.exc_info())

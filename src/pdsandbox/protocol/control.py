@@ -114,19 +114,19 @@ class Config:
 class Spawn:
     """Fork a child of this role; `ticket` names it from now on.
 
-    `functions`: its LOAD brings functions of the user's, which it must take in before it locks itself down.
+    `late`: its LOAD brings functions of the user's, or directories, which it must take in before it locks itself down.
     """
 
     KIND: ClassVar[int] = 2
     ticket: int
     role: int
-    functions: bool = False
+    late: bool = False
 
     def payload(self) -> bytes:
         w = Writer()
         w.u64(self.ticket)
         w.u8(self.role)
-        w.u8(self.functions)
+        w.u8(self.late)
         return w.payload()
 
     @classmethod

@@ -51,6 +51,12 @@ class FrameReader:
         """Bytes held."""
         return len(self._buffer)
 
+    def drain(self) -> bytes:
+        """All that is held, as it came; nothing is held afterwards."""
+        held = bytes(self._buffer)
+        self._buffer.clear()
+        return held
+
     def wanted(self) -> int:
         """How many more bytes the frame at the front needs (0: it is whole)."""
         have = len(self._buffer)

@@ -17,6 +17,8 @@ MEM_READ: Final = 5
 MEM_WRITE: Final = 6
 HOST_RETURN: Final = 7
 HOST_FAIL: Final = 8
+STREAM_REPLY: Final = 9
+STREAM_TAKEN: Final = 10
 # Supervisor to compiler.
 COMPILE: Final = 16
 # Worker to supervisor.
@@ -29,6 +31,10 @@ HOST_CALL: Final = 38
 MEM_DATA: Final = 39
 MEM_DONE: Final = 40
 HOST_LOG: Final = 41
+STREAM_OUT: Final = 42
+STREAM_WRITE: Final = 43
+STREAM_READ: Final = 44
+STREAM_POLL: Final = 45
 # Compiler to supervisor.
 COMPILED: Final = 48
 ARTIFACT: Final = 49
@@ -44,6 +50,11 @@ RESULTS_LAYOUT: Final = struct.Struct("<QQQIII4x")  # …, rows done, slots a ro
 HOST_CALL_LAYOUT: Final = struct.Struct("<IIIIQQ")  # index, bytes of slots, of two blobs, memory; then slots, blobs
 
 # HOST_LOG is a HOST_CALL that waits for no answer.
+
+#: What a guest asks of its standard streams.
+OF_STREAMS: Final = frozenset((STREAM_OUT, STREAM_WRITE, STREAM_READ, STREAM_POLL))
+#: What a worker may say in the middle of an operation, before the reply.
+ASIDES: Final = OF_STREAMS | {HOST_CALL, HOST_LOG}
 
 #: CALL flag: calls follow closely and a core is free, so the worker may spin briefly for the next one.
 SPIN: Final = 1

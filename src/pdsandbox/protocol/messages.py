@@ -9,6 +9,7 @@ from typing import Final
 
 from .codec import ProtocolError
 from .layout import ARTIFACT as ARTIFACT
+from .layout import ASIDES as ASIDES
 from .layout import CALL as CALL
 from .layout import CALL_LAYOUT as CALL_LAYOUT
 from .layout import CALL_MANY as CALL_MANY
@@ -33,6 +34,7 @@ from .layout import MEM_DATA as MEM_DATA
 from .layout import MEM_DONE as MEM_DONE
 from .layout import MEM_READ as MEM_READ
 from .layout import MEM_WRITE as MEM_WRITE
+from .layout import OF_STREAMS as OF_STREAMS
 from .layout import PD_NAMES as PD_NAMES
 from .layout import READY as READY
 from .layout import RESOLVE as RESOLVE
@@ -42,6 +44,12 @@ from .layout import RESULTS as RESULTS
 from .layout import RESULTS_LAYOUT as RESULTS_LAYOUT
 from .layout import SMALL_CAP as SMALL_CAP
 from .layout import SPIN as SPIN
+from .layout import STREAM_OUT as STREAM_OUT
+from .layout import STREAM_POLL as STREAM_POLL
+from .layout import STREAM_READ as STREAM_READ
+from .layout import STREAM_REPLY as STREAM_REPLY
+from .layout import STREAM_TAKEN as STREAM_TAKEN
+from .layout import STREAM_WRITE as STREAM_WRITE
 from .layout import WHERE as WHERE
 from .layout import Failure as Failure
 from .layout import Message as Message
@@ -69,6 +77,19 @@ from .requests import MemRead as MemRead
 from .requests import MemWrite as MemWrite
 from .requests import OfferSpec as OfferSpec
 from .requests import Resolve as Resolve
+from .wasi import FOREVER as FOREVER
+from .wasi import STREAM_BYTES as STREAM_BYTES
+from .wasi import STREAM_LAYOUT as STREAM_LAYOUT
+from .wasi import STREAMS as STREAMS
+from .wasi import DirSpec as DirSpec
+from .wasi import StreamOut as StreamOut
+from .wasi import StreamPoll as StreamPoll
+from .wasi import StreamRead as StreamRead
+from .wasi import StreamReply as StreamReply
+from .wasi import StreamSpec as StreamSpec
+from .wasi import StreamTaken as StreamTaken
+from .wasi import StreamWrite as StreamWrite
+from .wasi import WasiSpec as WasiSpec
 
 #: Every message by its kind.
 MESSAGES: Final[dict[int, type[Message]]] = {
@@ -76,6 +97,7 @@ MESSAGES: Final[dict[int, type[Message]]] = {
     for cls in (
         Load, Resolve, Call, CallMany, MemRead, MemWrite, HostReturn, HostFail, Compile,
         Ready, Loaded, Result, Results, Error, HostCall, HostLog, MemData, MemDone, Compiled, Artifact,
+        StreamReply, StreamTaken, StreamOut, StreamWrite, StreamRead, StreamPoll,
     )
 }  # fmt: skip
 

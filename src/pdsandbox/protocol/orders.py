@@ -38,6 +38,9 @@ class State(enum.IntEnum):
     STARTING_LOAD = 19  # LOAD was sent ahead of READY, which saves a fresh worker a round trip
     STARTING_COMPILE = 20
     CALLING_FAILED = 21  # a pd_log failed: HOST_FAIL is under way to a worker that may be anywhere
+    LOADING_STREAM = 22  # the supervisor owes STREAM_REPLY or HOST_FAIL
+    CALLING_STREAM = 23
+    BATCH_STREAM = 24
 
 
 S = State
@@ -57,6 +60,17 @@ def _host_rows(running: State, host: State, memory: State) -> dict[tuple[State, 
     }
 
 
+def _stream_rows(running: State, waiting: State) -> dict[tuple[State, int], State]:
+    """The guest's standard streams inside `running`: what is captured is not answered."""
+    asked = (m.STREAM_WRITE, m.STREAM_READ, m.STREAM_POLL)
+    answered = (m.STREAM_REPLY, m.HOST_FAIL)
+    return {
+        (running, m.STREAM_OUT): running,
+        **{(running, kind): waiting for kind in asked},
+        **{(waiting, kind): running for kind in answered},
+    }
+
+
 #: (state, message kind) -> next state. What is not here breaks the protocol.
 TABLE: Final[dict[tuple[State, int], State]] = {
     (S.STARTING, m.READY): S.FRESH,
@@ -68,6 +82,8 @@ TABLE: Final[dict[tuple[State, int], State]] = {
     (S.LOADING, m.LOADED): S.IDLE,
     (S.LOADING, m.ERROR): S.GONE,
     **_host_rows(S.LOADING, S.LOADING_HOST, S.LOADING_MEMORY),
+    **_stream_rows(S.LOADING, S.LOADING_STREAM),
+    (S.IDLE, m.STREAM_TAKEN): S.IDLE,
     (S.IDLE, m.RESOLVE): S.RESOLVING,
     (S.RESOLVING, m.CALL): S.CALLING,
     (S.RESOLVING, m.CALL_MANY): S.BATCH,
@@ -82,14 +98,16 @@ TABLE: Final[dict[tuple[State, int], State]] = {
     (S.CALLING, m.HOST_LOG): S.CALLING,
     (S.CALLING, m.HOST_FAIL): S.CALLING_FAILED,
     (S.CALLING_FAILED, m.HOST_LOG): S.CALLING_FAILED,
-    (S.CALLING_FAILED, m.HOST_CALL): S.CALLING_FAILED,
+    **{(S.CALLING_FAILED, kind): S.CALLING_FAILED for kind in (m.HOST_CALL, *m.OF_STREAMS)},
     (S.CALLING_FAILED, m.RESULT): S.IDLE,
     (S.CALLING_FAILED, m.ERROR): S.IDLE,
     **_host_rows(S.CALLING, S.CALLING_HOST, S.CALLING_MEMORY),
+    **_stream_rows(S.CALLING, S.CALLING_STREAM),
     (S.IDLE, m.CALL_MANY): S.BATCH,
     (S.BATCH, m.RESULTS): S.IDLE,
     (S.BATCH_FAILED, m.ERROR): S.IDLE,
     **_host_rows(S.BATCH, S.BATCH_HOST, S.BATCH_MEMORY),
+    **_stream_rows(S.BATCH, S.BATCH_STREAM),
     (S.FRESH, m.COMPILE): S.COMPILING,
     (S.COMPILING, m.COMPILED): S.COMPILED,
     (S.COMPILING, m.ERROR): S.GONE,

@@ -30,6 +30,7 @@ from .layout import (
     Where,
     at_least,
 )
+from .wasi import WasiSpec, read_wasi, write_wasi
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Load(Message):
     """Instantiate the artifact whose memfd was sent over the socket before. Fuel None: unlimited; wall_us 0: none.
 
     `resolve`: exports to number at once, in this order from 0, while the supervisor takes in LOADED.
+    `wasi`: what the guest is granted; the descriptors of its directories were sent over the socket, too.
     """
 
     KIND: ClassVar[int] = LOAD
@@ -58,6 +60,7 @@ class Load(Message):
     offers: tuple[OfferSpec, ...] = ()
     sys_path: tuple[str, ...] = ()
     resolve: tuple[Resolve, ...] = ()
+    wasi: WasiSpec | None = None
 
     def payload(self) -> bytes:
         w = Writer()
@@ -81,6 +84,9 @@ class Load(Message):
             w.data(item.name)
 
         w.many(self.resolve, export)
+        w.u8(self.wasi is not None)
+        if self.wasi is not None:
+            write_wasi(w, self.wasi)
         return w.payload()
 
     @classmethod
@@ -95,8 +101,9 @@ class Load(Message):
         offers = tuple(r.many(offer, 26, MAX_OFFERS))
         sys_path = tuple(r.many(r.path, 4, MAX_OFFERS))
         resolve = tuple(r.many(lambda: Resolve(metadata.read_func_type(r), r.data()), 12, MAX_AHEAD))
+        wasi = read_wasi(r) if r.flag() else None
         r.end()
-        return cls(fuel, wall_us, offers, sys_path, resolve)
+        return cls(fuel, wall_us, offers, sys_path, resolve, wasi)
 
 
 @dataclass(frozen=True, slots=True)

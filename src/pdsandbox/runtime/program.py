@@ -6,24 +6,21 @@ One thing at a time is asked of it: it knows nothing of threads, of turns, or of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from ..calls import FuelMeter
-from ..errors import CallError, GuestExit, WasmError
-from ..externs import FuncType
+from ..calls import FuelMeter, check_command
+from ..errors import GuestExit, WasmError
 from ..wasi import Output, RunResult, Wasi
 from . import verdict
 from .bound import Bound, headroom
 from .guest import Guest
 from .hostcalls import HostCalls
+from .reactor import constructor
 
 if TYPE_CHECKING:
     from .wasi.system import System
 
 __all__ = ["Program"]
-
-# The type of `_start` and of `_initialize`.
-_COMMAND: Final = FuncType((), ())
 
 
 class Program:
@@ -44,13 +41,9 @@ class Program:
     def initialize(self, fuel: int | None) -> None:
         """Run the constructor if the guest is a reactor, with what instantiating has left of `fuel`; it raises what a
         start function does."""
-        try:
-            export = None if self._guest.resolve("_start") else self._guest.resolve("_initialize")
-        except CallError:  # no function, whatever its name
+        bound = constructor(self._guest)
+        if bound is None:
             return
-        if export is None or export.params is None or export.results is None or export.type != _COMMAND:
-            return
-        bound = Bound(self._guest, export, export.params, export.results)
         left = self._meter.begin()
         if fuel is not None:
             left = max(0, left - (self._meter.consumed or 0))
@@ -68,10 +61,7 @@ class Program:
         `ended` tells why the instance has come to its end, if it has: then there is no result. Whatever WasmError
         ends the program carries what it had written.
         """
-        if start.type != _COMMAND:
-            raise CallError(f'"_start" has type {start.type}; a command takes and gives nothing')
-        if self._has_run:
-            raise CallError("a command runs once: make another instance to run it again")
+        check_command(start.type, has_run=self._has_run)
         budget = self._meter.begin(fuel)
         if self._guest.calls_out:
             headroom()
@@ -104,7 +94,7 @@ class Program:
 
     def written(self) -> Output:
         """What was written to captured streams since the last time."""
-        return Output() if self.system is None else self.system.standard.written()
+        return Output() if self.system is None else Output(*self.system.standard.taken())
 
     def close(self) -> None:
         """When the guest has gone."""

@@ -218,6 +218,20 @@ class Channel:
         # Up to the deadline, but not so short that a process on its way out is taken for one that lives on.
         return self.handle.post_mortem(now, min(END_GRACE_S, max(LEAST_GRACE_S, watch.deadline - now)))
 
+    def rest(self) -> bytes:
+        """What a worker that is condemned has said and nobody has heard: what its pipe holds, without waiting."""
+        said, left = self._frames.drain(), PIPE_BYTES
+        while left > 0:
+            try:
+                data = os.read(self._replies, left)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            said += data
+            left -= len(data)
+        return said
+
     def decode(self, cls: type[Any], payload: memoryview | bytes) -> Any:
         """The message of class `cls` in `payload`; the verdict when there is none."""
         try:

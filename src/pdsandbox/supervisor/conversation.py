@@ -139,14 +139,14 @@ class Conversation:
 
     # --- loading ---
 
-    def send_load(self, load: m.Load, artifact: int | None, start: monitor.Watch) -> None:
-        """LOAD, ahead of READY. To a spare, over the socket, the artifact (a descriptor, which stays the caller's)."""
+    def send_load(self, load: m.Load, files: list[int], start: monitor.Watch) -> None:
+        """LOAD, ahead of READY. `files` go over the socket, and stay ours: a spare's artifact, or directories."""
         self.busy = True
         ends = self.handle.ends
-        if artifact is not None:
+        if files:
             sock = socket.socket(fileno=ends.socket)
             try:
-                os_.send_fds(sock, b"\0", [artifact], socket.MSG_DONTWAIT)
+                os_.send_fds(sock, b"\0", files, socket.MSG_DONTWAIT)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # it has died: the answer to LOAD will tell how
             finally:
@@ -286,7 +286,7 @@ class Conversation:
         """Wait for the reply to a CALL, serving host calls meanwhile."""
         channel = self._channel
         kind, payload = channel.receive(watch)
-        if kind in (m.HOST_CALL, m.HOST_LOG):
+        if kind in m.ASIDES:
             kind, payload = self.serving.converse(kind, payload, watch, spin=bool(self._flags & _FREE))
         self._answered_at = time.monotonic()
         if channel.interrupted:

@@ -151,14 +151,14 @@ class ForkServer:
         owner: object,
         *,
         artifact: int | None = None,
-        functions: bool = False,
+        late: bool = False,
         wait: bool = True,
     ) -> Handle:
         """Ask for a child; the handle tells later whether there is one. InstantiationError, HOST, if not even that.
 
         `owner`: who ends the child; if that object goes without having done so, the housekeeper does.
         `artifact`: a descriptor (it stays the caller's) of the module that the worker will load.
-        `functions`: see `control.Spawn`.
+        `late`: see `control.Spawn`.
         `wait` False: BlockingIOError instead of waiting when the fork server is busy.
         """
         ends = Ends()
@@ -172,7 +172,7 @@ class ForkServer:
                 self._handles[ticket] = handle
             try:
                 self._send(
-                    c.Spawn(ticket, role, functions),
+                    c.Spawn(ticket, role, late),
                     ends.child if artifact is None else [*ends.child, artifact],
                     wait=wait,
                 )

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 import weakref
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..calls import FuelMeter
 from ..errors import CallError, Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
@@ -31,6 +31,10 @@ from .instance import Instance
 from .module import Artifact, Compiled, Module
 from .processes import NeverRan, Processes
 from .slots import CompilerSlots
+
+if TYPE_CHECKING:
+    from ..wasi import Wasi
+    from .granting import Granted
 
 MIB: Final = 1 << 20
 DEFAULT_CACHE_BYTES: Final = 256 * MIB
@@ -170,41 +174,51 @@ class Supervisor(WasmHost):
 
     # --- instantiating ---
 
-    def instantiate(self, module: WasmModule, imports: WasmImports | None = None, *, wasi: object = None) -> Instance:
+    def instantiate(
+        self, module: WasmModule, imports: WasmImports | None = None, *, wasi: Wasi | None = None
+    ) -> Instance:
         """See `WasmHost.instantiate`. Each instance gets a worker process of its own.
 
         Raises InstantiationError, cause HOST, when this machine refuses another process; USAGE beyond `max_workers`.
         """
-        if wasi is not None:
-            raise InstantiationError("WASI is not available yet in Supervisor; WasmtimeHost has it", cause=Cause.USAGE)
         if not isinstance(module, Module) or module.host is not self:
             raise InstantiationError("the module was compiled by another host", cause=Cause.USAGE)
         offered: object = WasmImports() if imports is None else imports
         if not isinstance(offered, WasmImports):
             text = f"imports must be WasmImports, not {type(offered).__name__}"
             raise InstantiationError(text, cause=Cause.USAGE)
-        self._processes.own()
-        for _ in range(2):
-            try:
-                return self._instantiate(module, offered)
-            except NeverRan:
-                pass
-        try:
-            return self._instantiate(module, offered)
-        except NeverRan as exc:
-            raise exc.error from exc
+        granted: Granted | None = None
+        if wasi is not None:
+            from .granting import grant  # most guests need none of it
 
-    def _instantiate(self, module: Module, offered: WasmImports) -> Instance:
+            granted = grant(wasi)
+        try:
+            self._processes.own()
+            for _ in range(2):
+                try:
+                    return self._instantiate(module, offered, granted)
+                except NeverRan:
+                    pass
+            try:
+                return self._instantiate(module, offered, granted)
+            except NeverRan as exc:
+                raise exc.error from exc
+        finally:
+            if granted is not None:
+                granted.close()
+
+    def _instantiate(self, module: Module, offered: WasmImports, granted: Granted | None) -> Instance:
         server, housekeeper = self._processes.started()
         limits = self.limits
         try:
             artifact = module.compiled.artifact.duplicate()
-            functions = linking.ships_functions(module.compiled.imports, offered)
-            handle, channel, spare = self._processes.take_worker(server, artifact.fd, artifact, functions=functions)
+            late = linking.ships_functions(module.compiled.imports, offered) or bool(granted and granted.dirs)
+            handle, channel, spare = self._processes.take_worker(server, artifact.fd, artifact, late=late)
         except OSError as exc:
             raise monitor.host_failure(exc) from exc
         # The worker is on its way from here on: what can be done meanwhile is done meanwhile.
-        load, callbacks = linking.plan(module.compiled.imports, offered, limits, module.compiled.resolve)
+        wasi = None if granted is None else granted.spec
+        load, callbacks = linking.plan(module.compiled.imports, offered, limits, module.compiled.resolve, wasi)
         fuel = FuelMeter(limits.fuel, metered=self.engine.fuel)
         talk = Conversation(
             channel,
@@ -217,12 +231,16 @@ class Supervisor(WasmHost):
             first=module.compiled.first,
         )
         handle.owner = weakref.ref(talk)
+        if granted is not None:
+            granted.streams.attach(channel)
+            talk.serving.streams = granted.streams
         # The turn is ours until the instance stands: a host function of the start function cannot re-enter.
         handle.turn.acquire()
         try:
             start = monitor.start_watch(time.monotonic())
             handle.watch = start
-            talk.send_load(load, artifact.fd if spare else None, start)
+            files = [artifact.fd] if spare else [] if granted is None else [*granted.dirs]
+            talk.send_load(load, files, start)
             artifact.close()
             channel.receive(start)  # READY
             # While the worker loads.
@@ -237,8 +255,12 @@ class Supervisor(WasmHost):
         except BaseException as exc:
             handle.condemn(monitor.abandoned())
             never_ran = spare and handle.read_nothing(len(load.frame()))
+            written = None if granted is None else granted.streams.last_words(cut=talk.busy)
             handle.release()
-            told = _while_instantiating(exc, talk.serving.served, never_ran=never_ran)
+            unseen = granted is not None and granted.changes
+            told = _while_instantiating(exc, bool(talk.serving.served) or unseen, never_ran=never_ran)
+            if isinstance(told, WasmError):
+                told.output = written
             if told is exc:
                 raise
             raise told from exc
@@ -258,13 +280,14 @@ class Supervisor(WasmHost):
         self._cache.clear()
 
 
-def _while_instantiating(exc: BaseException, served: int, *, never_ran: bool) -> BaseException:
-    """What `instantiate` raises for `exc`; `served` host calls were made, `never_ran`: the worker had not read LOAD."""
+def _while_instantiating(exc: BaseException, seen: bool, *, never_ran: bool) -> BaseException:
+    """What `instantiate` raises for `exc`. `seen`: the guest may have been seen outside; `never_ran`: the worker had
+    not read LOAD."""
     if isinstance(exc, OSError):
         return monitor.host_failure(exc)
     if isinstance(exc, CallError) and exc.cause is Cause.CLOSED:
         return InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
-    if isinstance(exc, WorkerCrashed) and (never_ran or (exc.cause is Cause.HOST and not served)):
+    if isinstance(exc, WorkerCrashed) and (never_ran or (exc.cause is Cause.HOST and not seen)):
         return NeverRan(exc)
     return exc
 

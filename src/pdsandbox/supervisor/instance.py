@@ -12,7 +12,7 @@ import ctypes
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .. import generation
 from ..calls import as_buffer, as_data, check_name, check_range, encode_rows, plain_func, unsupported
@@ -29,6 +29,9 @@ from .handle import Handle
 from .housekeeper import Housekeeper
 from .memory import PIECE_BYTES
 from .module import Module
+
+if TYPE_CHECKING:
+    from ..wasi import Output, RunResult
 
 # SIGKILL to a report takes about a millisecond; longer only when other processes hold every core.
 _END_WAIT_S: Final = 5.0
@@ -49,6 +52,7 @@ class Instance(WasmInstance):
         self._housekeeper = housekeeper
         self._generation = generation.now
         self._exports = conversation.exports
+        self._has_run = False
         # Must not hold the instance; what is left to do for one that was dropped is to end its worker.
         finalizer = weakref.finalize(self, housekeeper.later, Disposal(self._handle))
         finalizer.atexit = False
@@ -138,6 +142,28 @@ class Instance(WasmInstance):
                 exc.results = results
             raise
         return results
+
+    def run(self, *, fuel: int | None = None, wall_s: float | None = None) -> RunResult:
+        """See `WasmInstance.run`."""
+        from . import program  # most guests are none
+
+        wall_s = self._wall(wall_s)
+
+        def operation() -> RunResult:
+            began = time.monotonic()
+            start = self._exports.get("_start") or self._look_up("_start")
+            self._talk.fuel.begin(fuel)  # refuses what is no budget, before anything has run
+            has_run, self._has_run = self._has_run, True
+            return program.run(self._talk, start, began, has_run=has_run, fuel=fuel, wall_s=wall_s)
+
+        return self._in_turn(wall_s, operation)
+
+    def output(self) -> Output:
+        """See `WasmInstance.output`. There is one also of an instance that has gone."""
+        from . import program
+
+        wall_s = self._limits.wall_s
+        return self._in_turn(wall_s, lambda: program.written(self._talk, wall_s), usable=False)
 
     def _look_up(self, func: object) -> Export:
         """An export that has not been called yet."""
@@ -239,8 +265,8 @@ class Instance(WasmInstance):
             raise CallError(str(exc)) from None
         return checked
 
-    def _in_turn(self, wall_s: float | None, operation: Callable[[], _T]) -> _T:
-        """Run `operation` when it is our turn, and give the turn back whatever happens.
+    def _in_turn(self, wall_s: float | None, operation: Callable[[], _T], *, usable: bool = True) -> _T:
+        """Run `operation` when it is our turn, and give the turn back whatever happens. `usable`: the instance must be.
 
         An exception from a signal handler may come after any call and at the start of any function: what must happen
         is the C call in the innermost `finally`, with nothing of ours before it that could fail instead.
@@ -253,7 +279,7 @@ class Instance(WasmInstance):
             if not self._turn.acquire(False):
                 self._await_turn(wall_s)
             if self._talk.busy or self._handle.dead:
-                self._enter()
+                self._enter(usable=usable)
             return operation()
         finally:
             try:
@@ -271,12 +297,12 @@ class Instance(WasmInstance):
         if not self._turn.acquire(timeout=-1 if wall_s is None else wall_s):
             raise CallError(f"the instance is busy: other threads used it for all of {wall_s:g} s", limit=wall_s)
 
-    def _enter(self) -> None:
+    def _enter(self, *, usable: bool = True) -> None:
         """The turn is ours, and something is not as it should be."""
         if self._talk.busy:
             # Whoever had the turn before was torn away in the middle of leaving.
             self._leave_operation()
-        if not self._handle.alive:
+        if usable and not self._handle.alive:
             raise self._handle.verdict or self._handle.post_mortem(time.monotonic(), _END_WAIT_S)
 
     def _leave_operation(self) -> None:
@@ -285,6 +311,7 @@ class Instance(WasmInstance):
         if self._turn_is_ours():
             if self._talk.busy:
                 handle.condemn(monitor.abandoned())
+                self._talk.serving.harvest()
                 self._talk.busy = False
             if not handle.alive:
                 handle.release()

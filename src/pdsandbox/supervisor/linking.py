@@ -19,7 +19,11 @@ def ships_functions(wanted: tuple[ImportType, ...], imports: WasmImports) -> boo
 
 
 def plan(
-    wanted: tuple[ImportType, ...], imports: WasmImports, limits: Limits, resolve: tuple[m.Resolve, ...]
+    wanted: tuple[ImportType, ...],
+    imports: WasmImports,
+    limits: Limits,
+    resolve: tuple[m.Resolve, ...],
+    wasi: m.WasiSpec | None = None,
 ) -> tuple[m.Load, list[Callback]]:
     """The LOAD message for this module and these imports, and the functions that it numbers."""
     callbacks: list[Callback] = []
@@ -45,6 +49,7 @@ def plan(
         # What a shipped function's globals import is looked for where this process would.
         sys_path=_search_path() if shipped else (),
         resolve=resolve,
+        wasi=wasi,
     )
     return load, callbacks
 

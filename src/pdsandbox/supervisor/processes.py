@@ -194,11 +194,11 @@ class Processes:
         return HardeningReport(self._hardening, system, rows[c.Role.WORKER], rows[c.Role.COMPILER])
 
     def take_worker(
-        self, server: ForkServer, artifact: int, owner: object, *, functions: bool
+        self, server: ForkServer, artifact: int, owner: object, *, late: bool
     ) -> tuple[Handle, Channel, bool]:
         """A worker, and whether it is a spare; else one was asked for now, and has the artifact.
 
-        `functions`: one that is not locked down yet, because it is to take in functions of the user's.
+        `late`: one that is not locked down yet, because it is to take in functions of the user's, or directories.
         """
         with self._lock:
             most = self._max_workers
@@ -208,7 +208,7 @@ class Processes:
                 if used >= most:
                     text = f"max_workers of {most} reached: close an instance first"
                     raise InstantiationError(text, cause=Cause.USAGE, limit=most)
-            while self.spares and not functions:
+            while self.spares and not late:
                 handle, channel = self.spares.popleft()
                 if handle.running():
                     handle.owner = weakref.ref(owner)
@@ -216,7 +216,7 @@ class Processes:
                 handle.condemn(monitor.closed())
                 handle.release_when_idle()
             try:
-                handle = server.spawn(c.Role.WORKER, owner, artifact=artifact, functions=functions)
+                handle = server.spawn(c.Role.WORKER, owner, artifact=artifact, late=late)
             except OSError as exc:
                 raise monitor.host_failure(exc) from exc
             except InstantiationError as exc:

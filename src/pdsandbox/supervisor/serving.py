@@ -14,18 +14,22 @@ import functools
 import struct
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..callbacks import Callback
-from ..errors import CallError, MemoryAccessError, WasmError
+from ..errors import CallError, Cause, MemoryAccessError, WasmError
 from ..limits import Limits
 from ..platform import os_
 from ..protocol import messages as m
+from ..protocol.codec import ProtocolError
 from ..protocol.frames import HEADER, HEADER_BYTES
 from . import monitor
 from .channel import SPIN_S, Channel
 from .housekeeper import Housekeeper
 from .memory import HostMemory, RemoteMemory
+
+if TYPE_CHECKING:
+    from .streams import Streams
 
 _read: Final = os_.read_raw
 _write: Final = os_.write_raw
@@ -48,6 +52,7 @@ class Serving:
     error   what a host function of this operation raised
     served  host calls over the worker's life: whether guest code may have been seen outside
     look    judges the worker, now and then: (time, watch)
+    streams the guest's standard streams; None where there are none
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Serving:
         self._limits = limits
         self._housekeeper = housekeeper
         self._look = look
+        self.streams: Streams | None = None
         self._log_failed = False
         self._calls_left: float = 0
         self._bytes_left: float = 0
@@ -91,9 +97,15 @@ class Serving:
         memory = HostMemory(self._memory, self._turn, watch, self._look)
         housekeeper.watch_host_calls(handle)
         try:
-            while kind in (m.HOST_CALL, m.HOST_LOG):
+            while kind in m.ASIDES:
+                if kind == m.STREAM_OUT:
+                    self._keep(payload)  # whatever comes of the look
                 self._look(time.monotonic(), watch)
-                answered = self._serve(kind, payload, memory, watch)
+                answered = None
+                if kind in m.OF_STREAMS:
+                    self._stream(kind, payload, watch)
+                else:
+                    answered = self._serve(kind, payload, memory, watch)
                 if answered is not None:
                     kind, payload = self._answer(answered, watch, spin)
                     continue
@@ -173,6 +185,52 @@ class Serving:
         self.error, self._log_failed = failure, kind == m.HOST_LOG
         channel.send(m.HOST_FAIL, _HOST_FAIL, watch)
         return None
+
+    def harvest(self) -> None:
+        """The operation is being left half-way: keep what the worker had said of output."""
+        if self.streams is not None:
+            self.streams.harvest()
+
+    def _keep(self, payload: memoryview | bytes) -> None:
+        if self.streams is None:
+            raise self._channel.broke("output of a guest that has no streams")
+        if self.error is None:  # else the guest's call is over, and it does not know yet
+            try:
+                self.streams.keep(payload)
+            except ProtocolError as exc:
+                raise self._channel.broke(str(exc)) from exc
+
+    def _stream(self, kind: int, payload: memoryview | bytes, watch: monitor.Watch) -> None:
+        """Do what the guest asks of its streams, and answer."""
+        if kind == m.STREAM_OUT:
+            return
+        channel, handle, housekeeper, streams = self._channel, self._handle, self._housekeeper, self.streams
+        if streams is None:
+            raise channel.broke("a guest that has no streams")
+        self.served += 1
+        if self.error is not None:
+            return  # the answer is on its way
+        reply: m.StreamReply | None = None
+        handle.host_deadline = watch.deadline  # the user's own code may be behind it
+        try:
+            if watch.deadline < housekeeper.next_wake:
+                housekeeper.wake()
+            reply = streams.serve(kind, payload, watch)
+        except ProtocolError as exc:
+            raise channel.broke(str(exc)) from exc
+        except CallError as exc:
+            if exc.cause is not Cause.HOST_FUNCTION:
+                raise
+            self.error = exc
+        finally:
+            handle.host_deadline = None
+        verdict = handle.verdict if handle.dead else None
+        if verdict is not None:
+            raise verdict
+        if reply is None:
+            channel.send(m.HOST_FAIL, _HOST_FAIL, watch)
+        else:
+            channel.send(m.STREAM_REPLY, reply.frame(), watch)
 
     def _request(self, payload: memoryview | bytes) -> tuple[Callback, tuple[bytes, ...]]:
         """The function asked for, and the bytes that came along. The worker keeps the same limits: a request that

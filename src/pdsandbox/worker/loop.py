@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..calls import UNLIMITED
 from ..errors import CallError, Cause, InstantiationError, WasmError
 from ..externs import ImportType
 from ..imports import Offer
@@ -21,14 +22,19 @@ from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.control import NOT_LOCKED_DOWN, Config, Role
 from ..protocol.frames import HEADER_BYTES
+from ..runtime import verdict
+from ..runtime.binding import answer_wasi
 from ..runtime.engine import Engine, Module
 from ..runtime.guest import Guest, RawFunction
 from ..runtime.hostcalls import HostCalls, RemoteOffer
+from ..runtime.reactor import constructor
+from ..runtime.wasi.system import System
 from . import warmup
 from .faults import RemoteFailed, error_message
 from .lockdown import Lockdown, enter
 from .pipes import Leave
 from .serve import Server
+from .streams import system_of
 
 _NAME: Final = "pdsandbox-work"
 # It reads a byte and makes one call; the default would take 8 MiB of what RLIMIT_DATA allows.
@@ -63,6 +69,7 @@ class Worker:
         )
         self._server.attach(self._hosts)
         self._lockdown: Lockdown | None = None
+        self._system: System | None = None
         self._spare_socket: socket.socket | None = None
         self._listening: Any = None  # a lock that the thread for interrupts waits for
 
@@ -74,14 +81,14 @@ class Worker:
         artifact: int,
         lockdown: Lockdown | None,
         *,
-        functions: bool = False,
+        late: bool = False,
     ) -> int:
         """In the fork: serve until the supervisor leaves; the process's exit code.
 
         artifact   the module's memfd, or -1 for a spare, which gets it over the socket
         lockdown   None in a rehearsal
-        functions  LOAD brings functions of the user's, which are taken in before anything is given up: what they
-                   import is still there
+        late       LOAD brings functions of the user's, or directories, which are taken in before anything is given up:
+                   what the functions import is still there
         """
         self._socket, self._artifact = sock, artifact
         self._lockdown = lockdown
@@ -89,12 +96,12 @@ class Worker:
         if artifact < 0:  # made now, because it asks the kernel what it is
             self._spare_socket = socket.socket(fileno=sock)
         try:
-            if functions:
-                self._serve(functions=True)
+            if late:
+                self._serve(late=True)
             elif not self._enter():
                 return NOT_LOCKED_DOWN
             else:
-                self._serve(functions=False)
+                self._serve(late=False)
         except Leave:
             pass
         return 0
@@ -121,7 +128,7 @@ class Worker:
         self._server.__dict__.clear()
         self.__dict__.clear()
 
-    def _serve(self, *, functions: bool) -> None:
+    def _serve(self, *, late: bool) -> None:
         """READY, one LOAD, then requests."""
         server = self._server
         server.outbox.write(_READY)
@@ -133,17 +140,19 @@ class Worker:
         if kind != m.LOAD:
             raise SystemExit(f"unexpected message kind {kind} before LOAD")
         load = m.Load.decode(server.inbox.view[HEADER_BYTES : HEADER_BYTES + length])
-        if self._load(load, functions=functions):
+        if self._load(load, late=late):
             server.serve()
 
     # --- loading ---
 
-    def _load(self, load: m.Load, *, functions: bool) -> bool:
+    def _load(self, load: m.Load, *, late: bool) -> bool:
         """Instantiate; False when that failed and the supervisor was told."""
         guest, hosts, server = self._guest, self._hosts, self._server
+        spent = 0
         try:
             offers = self._offers(load)
-            if functions:
+            system = self._system = None if load.wasi is None else self._grant(load.wasi)
+            if late:
                 self._give_up(lambda lockdown: lockdown.enter(Role.WORKER, self._threads()))
             artifact = self._map_artifact()
             if load.wall_us:
@@ -154,26 +163,52 @@ class Worker:
 
             def bind(wanted: ImportType, _guest: Guest) -> RawFunction | None:
                 offer = offers.get((wanted.module, wanted.name))
-                return None if offer is None else hosts.bind(wanted, offer)
+                return answer_wasi(wanted, system) if offer is None else hosts.bind(wanted, offer)
 
             hosts.reset()
             guest.instantiate(module, bind, load.fuel)
+            if system is not None:
+                spent, guest.last_fuel = guest.last_fuel, 0
+                self._construct((UNLIMITED if load.fuel is None else load.fuel) - spent)
         except (WasmError, RemoteFailed, MemoryError, OSError) as exc:
             if isinstance(exc, OSError):  # out of memory, most likely
                 exc = InstantiationError(f"the module cannot be loaded: {exc}", cause=Cause.HOST)
-            server.outbox.write(error_message(exc, guest.last_fuel).frame())
+            server.outbox.write(error_message(exc, spent + guest.last_fuel).frame())
             if isinstance(exc, MemoryError) or exc.__cause__ is not None:
                 # It may be for want of memory: stay, as big as it is, until the supervisor has looked, and leaves.
                 server.inbox.complete(-1)
             return False
         guest.find_memory_soon()
-        server.outbox.write(m.Loaded(guest.last_fuel, *guest.where()).frame())
+        server.outbox.write(m.Loaded(spent + guest.last_fuel, *guest.where()).frame())
         # What nobody waits for comes after the answer.
         for request in load.resolve:
             server.resolve(request)
         guest.find_memory()
         gc.enable()  # the fork server had it off: a collection while starting costs more than it can find
         return True
+
+    def _grant(self, spec: m.WasiSpec) -> System:
+        """The guest's WASI, with the directories that came over the socket."""
+        dirs: list[int] = []
+        if spec.dirs:
+            with socket.socket(fileno=os.dup(self._socket)) as sock:
+                _, dirs, _ = os_.recv_fds(sock, 1, len(spec.dirs))
+            if len(dirs) != len(spec.dirs):
+                raise InstantiationError("the directories could not be handed to the worker", cause=Cause.HOST)
+        return system_of(spec, self._guest, self._server, dirs)
+
+    def _construct(self, fuel: int) -> None:
+        """Run a reactor's `_initialize` with what instantiating has left of its fuel."""
+        bound = constructor(self._guest)
+        if bound is not None:
+            self._hosts.reset()
+            try:
+                bound.call(fuel)
+            except WasmError as exc:
+                told = verdict.while_instantiating(exc)
+                if told is exc:
+                    raise
+                raise told from exc
 
     def _offers(self, load: m.Load) -> dict[tuple[str, str], Offer | RemoteOffer]:
         offers: dict[tuple[str, str], Offer | RemoteOffer] = {}

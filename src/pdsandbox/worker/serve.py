@@ -14,6 +14,7 @@ import ctypes
 import os
 import struct
 import time
+from collections.abc import Callable
 from typing import Final
 
 from ..errors import WasmError
@@ -70,6 +71,8 @@ class Server:
         self._flags = 0  # of the call that runs
         #: Whether `pd_log` waits for no answer. It does while loading, and in a batch, where the row that fails counts.
         self._pipelines = False
+        #: Called when the supervisor has taken what was captured of the guest's streams.
+        self.on_taken: Callable[[], None] | None = None
 
     def attach(self, hosts: HostCalls) -> None:
         """Count and limit host calls by `hosts`."""
@@ -153,6 +156,8 @@ class Server:
             self._memory(kind, payload)
         elif kind == m.RESOLVE:
             self.resolve(m.Resolve.decode(payload))  # the call is right behind it
+        elif kind == m.STREAM_TAKEN and self.on_taken is not None:
+            self.on_taken()
         elif kind != m.HOST_FAIL:  # that one came too late for the call that it was for
             raise SystemExit(f"unexpected message kind {kind}")
         return m.SPIN | m.FREE
@@ -259,14 +264,34 @@ class Server:
             guest.memory_write_from(write.offset, ctypes.addressof(data), size)
         self.outbox.write(m.MemDone().frame())
 
+    # --- streams (worker.streams) ---
+
+    def answer(self) -> tuple[int, bytes]:
+        """(kind, payload) of the answer to what was asked in the middle of a call."""
+        inbox = self._inner()
+        kind, length = inbox.complete(inbox.spin(time.monotonic() + SPIN_S) if self._flags & m.FREE else -1)
+        return kind, bytes(inbox.view[HEADER_BYTES : HEADER_BYTES + length])
+
+    def look_for_failure(self) -> None:
+        """`RemoteFailed` if the supervisor has said that an earlier `pd_log` failed."""
+        if self._pipelines:
+            fd, at, size, _ = self._inner().target
+            got = os_.read_raw(fd, at, size)
+            if got >= 0:
+                self._failed_before(got)
+
     # --- host calls to the supervisor (hostcalls.Remote) ---
 
-    def bind(self, index: int, nargs: int, nresults: int, *, answered: bool) -> Ask:
-        """See `hostcalls.Remote`."""
+    def _inner(self) -> Inbox:
+        """Where messages arrive while the guest runs."""
         if self._nested is None:
             self._nested = Inbox()
             self._nested.share(self.inbox)
-        inbox, outbox, where = self._nested, self.outbox, self._guest.where
+        return self._nested
+
+    def bind(self, index: int, nargs: int, nresults: int, *, answered: bool) -> Ask:
+        """See `hostcalls.Remote`."""
+        inbox, outbox, where = self._inner(), self.outbox, self._guest.where
         request_bytes = _HOST_SLOTS + nargs
         request = ctypes.create_string_buffer(request_bytes)
         frame = memoryview(request).cast("B")

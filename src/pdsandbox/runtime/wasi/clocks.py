@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Final, Protocol
 
-from ...wasi import Clock
 from . import abi
 
 __all__ = ["Clocks", "clocks_of"]
@@ -58,13 +57,13 @@ class RealClocks:
 
 
 class OwnClock:
-    """A `Clock`: the same times in each run."""
+    """A `wasi.Clock`: the same times in each run."""
 
     real = False
 
-    def __init__(self, clock: Clock) -> None:
-        self._start = clock.start_ns
-        self._step = clock.step_ns
+    def __init__(self, start_ns: int, step_ns: int) -> None:
+        self._start = start_ns
+        self._step = step_ns
         self._passed = 0
 
     def now(self, clock: int) -> int:
@@ -82,6 +81,6 @@ class OwnClock:
         self._passed += max(0, ns)
 
 
-def clocks_of(clock: Clock | None) -> Clocks:
-    """None: the real ones."""
-    return RealClocks() if clock is None else OwnClock(clock)
+def clocks_of(own: tuple[int, int] | None) -> Clocks:
+    """(start, step) of the guest's own; None: the real ones."""
+    return RealClocks() if own is None else OwnClock(*own)

@@ -82,18 +82,16 @@ def _wait(system: System, wanted: list[_Wanted]) -> list[_Wanted]:
     clocks = system.clocks
     dues = [one.due for one in wanted if one.due is not None]
     due = min(dues, default=None)
-    poll = select.poll()
+    poll = system.standard.poll
     events: dict[int, int] = {}
     for one in wanted:
         if one.fd is not None:
             events[one.fd] = events.get(one.fd, 0) | (select.POLLIN if one.kind == abi.EVENT_READ else select.POLLOUT)
-    for fd, mask in events.items():
-        poll.register(fd, mask)
     at_once = any(one.due is None and one.fd is None for one in wanted)
     ready: dict[int, int] = {}
     while True:
         if events:
-            ready = dict(poll.poll(0 if at_once or not clocks.real else _patience_ms(system, due)))
+            ready = poll(events, 0 if at_once or not clocks.real else _patience_ms(system, due))
         if not ready and not at_once and due is not None and not _passed(system, due):
             if events and clocks.real:
                 continue
@@ -104,7 +102,7 @@ def _wait(system: System, wanted: list[_Wanted]) -> list[_Wanted]:
         if happened:
             return happened
         if not clocks.real and events:  # no clock among them: then only the world outside can wake the guest
-            ready = dict(poll.poll())
+            ready = poll(events, None)
             return [one for one in wanted if _has_happened(one, ready, now)]
 
 

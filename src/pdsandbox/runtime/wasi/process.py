@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from ...errors import GuestExit
@@ -30,7 +30,7 @@ def environ_sizes_get(system: System, count: int, size: int) -> None:
     _sizes(system, system.env, count, size)
 
 
-def _strings(system: System, strings: list[bytes], pointers: int, buffer: int) -> None:
+def _strings(system: System, strings: Sequence[bytes], pointers: int, buffer: int) -> None:
     table = bytearray()
     at = buffer
     for string in strings:
@@ -41,7 +41,7 @@ def _strings(system: System, strings: list[bytes], pointers: int, buffer: int) -
     memory.write(pointers, bytes(table), 4)
 
 
-def _sizes(system: System, strings: list[bytes], count: int, size: int) -> None:
+def _sizes(system: System, strings: Sequence[bytes], count: int, size: int) -> None:
     system.memory.write_u32(count, len(strings))
     system.memory.write_u32(size, sum([len(string) + 1 for string in strings]))
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...externs import ImportType
-from ...wasi import Output as Written
-from ...wasi import Wasi
+from ...streams import Standard
 from ..guest import Guest, RawFunction
-from . import streams
 from .beneath import Opener, opener
 from .clocks import clocks_of
 from .entropy import entropy_of
@@ -21,52 +19,52 @@ from .memory import Memory
 from .quota import Quota
 from .table import Directory, Grant, Stdin, Stdout, Table
 
-__all__ = ["Streams", "System"]
+__all__ = ["Granted", "Preopen", "System"]
 
 _U64 = 2**64 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Streams:
-    """The three standard streams, ready."""
+class Preopen(NamedTuple):
+    """A directory, open: its name in the guest, its descriptor here, and what `wasi.Dir` says about it."""
 
-    stdin: streams.Input
-    stdout: streams.Output
-    stderr: streams.Output
+    name: bytes
+    fd: int
+    writable: bool
+    max_bytes: int | None
 
-    def written(self) -> Written:
-        """What was recorded since the last time."""
-        kept = [
-            stream.take() if isinstance(stream, streams.Recorder) else (b"", False)
-            for stream in (self.stdout, self.stderr)
-        ]
-        return Written(kept[0][0], kept[1][0], kept[0][1] or kept[1][1])
+
+class Granted(NamedTuple):
+    """What a `Wasi` grants, but for streams and directories, as the guest gets it.
+
+    args, env  NUL is not in them, and not at their end
+    clock      (start, step) of the guest's own, in nanoseconds; None: the real one
+    seed       of its random numbers; None: the kernel's
+    """
+
+    args: Sequence[bytes]
+    env: Sequence[bytes]
+    clock: tuple[int, int] | None
+    seed: int | None
 
 
 class System:
-    """What the calls of one guest work on.
+    """What the calls of one guest work on. `open_at` opens a path beneath a directory."""
 
-    args, env   NUL is not in them, and not at their end
-    open_at     opens a path beneath a directory
-    """
-
-    def __init__(self, guest: Guest, wasi: Wasi, standard: Streams, dirs: Sequence[int]) -> None:
-        """`dirs`: a descriptor for each of `wasi.dirs`; they are ours from now on."""
+    def __init__(self, guest: Guest, granted: Granted, standard: Standard, dirs: Sequence[Preopen]) -> None:
+        """The descriptors of `dirs` are ours from now on."""
         self.memory = Memory(guest)
-        self.args = wasi.arg_bytes()
-        self.env = wasi.env_bytes()
-        self.clocks = clocks_of(wasi.clock)
-        self.entropy = entropy_of(wasi.random_seed)
+        self.args, self.env = granted.args, granted.env
+        self.clocks = clocks_of(granted.clock)
+        self.entropy = entropy_of(granted.seed)
         self.standard = standard
         self.table = table = Table()
         self._secret = int.from_bytes(self.entropy(8), "little")
         for descriptor in (Stdin(standard.stdin), Stdout(standard.stdout), Stdout(standard.stderr)):
             table.add(descriptor)
-        for granted, fd in zip(wasi.dirs, dirs, strict=True):
-            quota = None if granted.max_bytes is None else Quota(granted.max_bytes)
-            grant = Grant(writable=granted.mode == "rw", quota=quota)
-            table.add(Directory(fd, grant, name=granted.guest_path_bytes()))
-        self.open_at: Opener = opener(dirs[0]) if dirs else _no_directory
+        for item in dirs:
+            quota = None if item.max_bytes is None else Quota(item.max_bytes)
+            table.add(Directory(item.fd, Grant(writable=item.writable, quota=quota), name=item.name))
+        self.open_at: Opener = opener(dirs[0].fd) if dirs else _no_directory
 
     def inode(self, device: int, inode: int) -> int:
         """A number for this file that is another in each instance: the host's own would tell about the host."""

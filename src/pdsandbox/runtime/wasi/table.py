@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from ...streams import Input, Output
 from . import abi
 from .memory import Errno
 from .quota import Quota
-from .streams import Input, Output
 
 __all__ = ["Descriptor", "Directory", "Entry", "File", "Grant", "Stdin", "Stdout", "Table"]
 
