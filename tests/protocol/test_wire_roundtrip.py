@@ -129,7 +129,10 @@ def test_message_caps_hold_at_both_sides() -> None:
 
 
 # In these the rest of the payload is data, of any length.
-OPEN_ENDED = (messages.Resolve, messages.MemWrite, messages.Compile, messages.MemData, messages.Artifact)
+OPEN_ENDED = (
+    *(messages.Resolve, messages.MemWrite, messages.Compile, messages.MemData, messages.Artifact),
+    *(messages.StreamReply, messages.StreamOut, messages.StreamWrite, messages.StreamRead, messages.StreamPoll),
+)
 
 
 @pytest.mark.parametrize("cls", [cls for _, cls in KINDS if cls not in OPEN_ENDED], ids=lambda cls: cls.__name__)

@@ -151,9 +151,11 @@ class Worker:
         spent = 0
         try:
             offers = self._offers(load)
-            system = self._system = None if load.wasi is None else self._grant(load.wasi)
+            dirs = [] if load.wasi is None else self._take_dirs(load.wasi)
             if late:
+                self._give_up(lambda lockdown: lockdown.grant(dirs))
                 self._give_up(lambda lockdown: lockdown.enter(Role.WORKER, self._threads()))
+            system = self._system = None if load.wasi is None else system_of(load.wasi, guest, server, dirs)
             artifact = self._map_artifact()
             if load.wall_us:
                 server.backstop.arm(load.wall_us, time.monotonic())
@@ -187,15 +189,15 @@ class Worker:
         gc.enable()  # the fork server had it off: a collection while starting costs more than it can find
         return True
 
-    def _grant(self, spec: m.WasiSpec) -> System:
-        """The guest's WASI, with the directories that came over the socket."""
-        dirs: list[int] = []
-        if spec.dirs:
-            with socket.socket(fileno=os.dup(self._socket)) as sock:
-                _, dirs, _ = os_.recv_fds(sock, 1, len(spec.dirs))
-            if len(dirs) != len(spec.dirs):
-                raise InstantiationError("the directories could not be handed to the worker", cause=Cause.HOST)
-        return system_of(spec, self._guest, self._server, dirs)
+    def _take_dirs(self, spec: m.WasiSpec) -> list[tuple[int, bool]]:
+        """The guest's directories, which came over the socket: (descriptor, whether it may write there)."""
+        if not spec.dirs:
+            return []
+        with socket.socket(fileno=os.dup(self._socket)) as sock:
+            _, fds, _ = os_.recv_fds(sock, 1, len(spec.dirs))
+        if len(fds) != len(spec.dirs):
+            raise InstantiationError("the directories could not be handed to the worker", cause=Cause.HOST)
+        return [(fd, item.writable) for fd, item in zip(fds, spec.dirs, strict=True)]
 
     def _construct(self, fuel: int) -> None:
         """Run a reactor's `_initialize` with what instantiating has left of its fuel."""

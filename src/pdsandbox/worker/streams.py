@@ -107,8 +107,9 @@ class Captured(Output):
         self._left = self._most
 
 
-def system_of(spec: m.WasiSpec, guest: Guest, server: Server, dirs: Sequence[int]) -> System:
-    """The guest's WASI. `dirs`: a descriptor for each of its directories, which are the guest's from now on."""
+def system_of(spec: m.WasiSpec, guest: Guest, server: Server, dirs: Sequence[tuple[int, bool]]) -> System:
+    """The guest's WASI. `dirs`: a descriptor for each of its directories, which is the guest's from now on, and whether
+    it may write there."""
     relay = Relay(server)
     stdin = spec.streams[_STDIN]
     source = RelayedInput(relay, stdin) if stdin.relayed else BytesInput(stdin.data)
@@ -121,7 +122,9 @@ def system_of(spec: m.WasiSpec, guest: Guest, server: Server, dirs: Sequence[int
                 stream.begin_anew()
 
     server.on_taken = taken
-    opened = [Preopen(item.name, fd, item.writable, item.max_bytes) for item, fd in zip(spec.dirs, dirs, strict=True)]
+    opened = [
+        Preopen(item.name, fd, writable, item.max_bytes) for item, (fd, writable) in zip(spec.dirs, dirs, strict=True)
+    ]
     return System(guest, Granted(spec.args, spec.env, spec.clock, spec.seed), standard, opened)
 
 
