@@ -19,6 +19,7 @@ import struct
 import termios
 from typing import Final, NamedTuple
 
+from .cpu import cpu_features as cpu_features
 from .transfer import Spinner as Spinner
 from .transfer import address_of as address_of
 from .transfer import copy_bytes as copy_bytes

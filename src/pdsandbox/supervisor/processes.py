@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from .. import generation
+from .. import __version__, generation
 from ..errors import Cause, InstantiationError, WasmError, WorkerCrashed
 from ..hardening import Hardening, HardeningReport, Layer, LayerReport
 from ..limits import EngineConfig, Limits
@@ -81,6 +81,8 @@ class Processes:
         self.closed = False
         #: What compiled code depends on beside its source; known once started.
         self.fingerprint = b""
+        #: Ours and wasmtime's, for people; known once started.
+        self.versions = ""
 
     @property
     def ours(self) -> bool:
@@ -136,7 +138,8 @@ class Processes:
         except (ImportError, OSError) as exc:
             raise InstantiationError(f"a worker could not be started: {exc}", cause=Cause.HOST) from exc
         limits, engine = self._limits, self._engine
-        self.fingerprint = f"{version} {engine.fuel} {engine.interruptible}".encode()
+        self.versions = f"pdsandbox {__version__}, wasmtime {version}"
+        self.fingerprint = _fingerprint(self.versions, engine, limits)
         bounds = (limits.rss_bytes, limits.memory_bytes)
         data = None if None in bounds else max(b for b in bounds if b is not None) + _DATA_SLACK
         rss = limits.compile_rss_bytes
@@ -241,6 +244,16 @@ class Processes:
             handle.release_when_idle()
         if housekeeper is not None:
             housekeeper.stop()
+
+
+def _fingerprint(versions: str, engine: EngineConfig, limits: Limits) -> bytes:
+    """Equal for supervisors that may share compiled code.
+
+    Of what the engine is configured with (`runtime.engine.Engine`), three things may be chosen; the rest is fixed, and
+    changes with our own version at most. The limits on compiling decide whether there is code, not which.
+    """
+    chosen = f"{engine.fuel} {engine.interruptible} {limits.stack_bytes}"
+    return f"{versions}; {chosen}; ".encode() + os_.cpu_features()
 
 
 def _weakly(processes: weakref.ref[Processes]) -> Callable[[], None]:
