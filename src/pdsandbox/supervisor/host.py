@@ -34,6 +34,7 @@ from .slots import CompilerSlots
 
 if TYPE_CHECKING:
     from ..wasi import Wasi
+    from .disk import DiskCache
     from .granting import Granted
 
 MIB: Final = 1 << 20
@@ -49,7 +50,12 @@ class Supervisor(WasmHost):
     spares        workers kept ready before they are asked for (default 1, at most 64)
     max_workers   instances at once; one more is an InstantiationError (default: none)
     max_compilers compilations at once; further ones wait (default: the number of usable cores)
-    cache_bytes   bytes of compiled code kept in memory, least recently used out first (default 256 MiB; 100 modules)
+    cache_dir     a directory in which compiled code is kept for later supervisors: this user's, mode 0700, made where
+                  it is missing. What is in it is checked before it is loaded, with a key of the user's that lies in
+                  $XDG_STATE_HOME/pdsandbox (by default ~/.local/state/pdsandbox). Where it cannot be used, one warning
+                  says why, and modules are compiled (default: none)
+    cache_bytes   bytes of compiled code kept in memory, least recently used out first (default 256 MiB; 100 modules);
+                  and, by themselves, in `cache_dir` (2,000 modules)
     hardening     "default": every layer that this machine offers; "strict": refuse to start unless all are to be had
                   (InstantiationError, cause HOST, naming what is missing and how to get it); "off": none, for
                   debugging; or a `Hardening`
@@ -83,8 +89,6 @@ class Supervisor(WasmHost):
         if isolation != "instance":
             known = "" if isolation == "module" else f"; {isolation!r} is unknown"
             raise ValueError(f'isolation must be "instance"; "module" is not available yet in this version{known}')
-        if cache_dir is not None:
-            raise ValueError("cache_dir: the disk cache is not available yet in this version")
         self.hardening = hardening_of(hardening)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         compilers = cores if max_compilers is None else _count("max_compilers", max_compilers, 1, 1024)
@@ -99,6 +103,7 @@ class Supervisor(WasmHost):
         )
         self._compilers = CompilerSlots(compilers)
         self._cache = CompileCache(_count("cache_bytes", cache_bytes, 0, 1 << 44))
+        self._disk = _disk(_path("cache_dir", cache_dir), cache_bytes)
         self._cores = Cores(cores)
         self._artifacts: weakref.WeakSet[Artifact] = weakref.WeakSet()
         if self.hardening.required:
@@ -126,15 +131,27 @@ class Supervisor(WasmHost):
     # --- compiling ---
 
     def compile(self, wasm: bytes | str) -> Module:
-        """See `WasmHost.compile`. Runs in a compiler process; equal modules compile once."""
+        """See `WasmHost.compile`. Runs in a compiler process; equal modules compile once, also those of other
+        supervisors with the same `cache_dir`."""
         source, text = source_of(wasm, self.limits.module_bytes)
         sha256 = hashlib.sha256(source)
         try:
             self._processes.own()
+            _, housekeeper = self._processes.started()
         except InstantiationError as exc:
             raise _as_compile_error(exc) from exc
         key = hashlib.sha256(b"%d%b%b" % (text, sha256.digest(), self._processes.fingerprint)).digest()
-        compiled = self._cache.get(key, lambda: self._compile(source, text=text))
+        disk, fresh = self._disk, False
+
+        def find() -> Compiled:
+            nonlocal fresh
+            found = None if disk is None else disk.load(key, len(source), housekeeper.later)
+            fresh = found is None
+            return self._compile(source, text=text) if found is None else self._keep(found)
+
+        compiled = self._cache.get(key, find)
+        if fresh and disk is not None:  # and others who waited for it have it already
+            disk.store(key, sha256.digest(), self._processes.versions, compiled)
         return Module(self, compiled, sha256.hexdigest())
 
     def _compile(self, source: bytes, *, text: bool) -> Compiled:
@@ -146,6 +163,10 @@ class Supervisor(WasmHost):
                 compiled = self._compile_once(source, text=text)
             except NeverRan as exc:
                 raise _as_compile_error(exc.error) from exc
+        return self._keep(compiled)
+
+    def _keep(self, compiled: Compiled) -> Compiled:
+        """Have `close` close it."""
         self._artifacts.add(compiled.artifact)
         if self._processes.closed:  # `close` may have gone through the artifacts before this one was there
             compiled.artifact.close()
@@ -316,6 +337,14 @@ def _program(name: str, value: object) -> str | None:
     import shutil  # for this alone
 
     return os.path.abspath(path) if os.path.dirname(path) else shutil.which(path) or path
+
+
+def _disk(path: str | None, most_bytes: int) -> DiskCache | None:
+    if path is None:
+        return None
+    from . import disk, diskplace  # most programs need none of it
+
+    return disk.DiskCache(diskplace.Place(os.path.abspath(path), diskplace.default_secret()), most_bytes)
 
 
 def _count(name: str, value: object, low: int, high: int) -> int:
