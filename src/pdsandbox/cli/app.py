@@ -15,7 +15,7 @@ from .exits import exit_code_table
 
 __all__ = ["LimitType", "NumbersCommand", "cli", "hardening_option", "limit_option", "limits_from"]
 
-_COMMANDS: Final = ("run", "inspect", "doctor", "demo")
+_COMMANDS: Final = ("run", "inspect", "doctor", "cache", "demo")
 
 # Marks an argument that looks like an option and is a number; an argument of a process cannot hold a NUL.
 _MARK: Final = "\0"
@@ -107,6 +107,7 @@ _EXAMPLES: Final = (
     "pdsandbox run --wall 500ms --rss 64MiB plugin.wat",
     "pdsandbox inspect plugin.wasm",
     "pdsandbox doctor",
+    "pdsandbox cache clear",
     "pdsandbox demo",
 )
 
