@@ -149,8 +149,7 @@ def read_entry(fd: int, key: bytes, secret: bytes, most: int, leave: Callable[[C
         os_.seal(memory)
         sealer = Sealer(secret, head)
         sealer.update(types)
-        with os_.map_readonly(memory) as code:
-            sealer.update(code)
+        sealer.update(os_.map_readonly(memory))
         sealer.check(head.tag)
         known = Types.unpack(types)
     except BaseException:
@@ -166,12 +165,11 @@ def write_entry(directory: int, head: Head, types: bytes, artifact: int, secret:
     scratch = name_of(head.key, Kind.WRITING, another=True)
     fd = create(directory, scratch)
     try:
-        with os_.map_readonly(artifact) as code:
-            sealer.update(code)
-            sealed = Head(head.key, head.source, head.metadata_bytes, head.artifact_bytes, sealer.tag())
-            _write(fd, memoryview(sealed.pack() + types))
-            with memoryview(code) as view:
-                _write(fd, view)
+        code = memoryview(os_.map_readonly(artifact))  # not closed here: an exception's traceback may hold a piece
+        sealer.update(code)
+        sealed = Head(head.key, head.source, head.metadata_bytes, head.artifact_bytes, sealer.tag())
+        _write(fd, memoryview(sealed.pack() + types))
+        _write(fd, code)
         # Not a name before the bytes are there, also after a power cut.
         os.fsync(fd)
         now = os.fstat(fd).st_mtime_ns
