@@ -32,6 +32,16 @@ def pytest_configure(config: pytest.Config) -> None:
 _subreaper = pytest.StashKey[bool]()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _not_the_users_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands that tests run keep their compiled modules, and the key for them, in a directory of the session's."""
+    with pytest.MonkeyPatch.context() as patch:
+        base = tmp_path_factory.mktemp("xdg")
+        patch.setenv("XDG_CACHE_HOME", str(base / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(base / "state"))
+        yield
+
+
 def _is_artifact(target: str) -> bool:
     return target.startswith("/memfd:")
 

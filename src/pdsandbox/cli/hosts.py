@@ -20,10 +20,11 @@ __all__ = ["function_exports", "is_wasi", "open_host", "open_supervisor"]
 
 
 def open_host(limits: Limits, hardening: str = "default") -> WasmHost:
-    """A supervisor with these limits, its workers locked down so."""
+    """A supervisor with these limits, its workers locked down so, and this user's cache of compiled modules."""
+    from ..supervisor.diskplace import default_directory
     from ..supervisor.host import Supervisor
 
-    host: WasmHost = Supervisor(limits=limits, hardening=hardening)
+    host: WasmHost = Supervisor(limits=limits, hardening=hardening, cache_dir=default_directory())
     return host
 
 
