@@ -32,7 +32,15 @@ def probe(*args: object, absent: tuple[str, ...] = ()) -> tuple[str, list[str]]:
 
 @pytest.mark.parametrize(
     "args",
-    [("--help",), ("run", "--help"), ("inspect", "--help"), ("demo", "--help"), ("doctor", "--help"), ("--version",)],
+    [
+        ("--help",),
+        ("run", "--help"),
+        ("inspect", "--help"),
+        ("demo", "--help"),
+        ("doctor", "--help"),
+        ("cache", "--help"),
+        ("--version",),
+    ],
 )
 def test_help_imports_click_alone(args: tuple[str, ...]) -> None:
     """Help is there at once: no supervisor, no rich, nothing of the engine."""

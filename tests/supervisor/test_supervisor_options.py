@@ -53,7 +53,7 @@ def test_none_is_no_count(name):
         Supervisor(**{name: None})
 
 
-LATER = {"isolation": "module", "cache_dir": "/somewhere"}
+LATER = {"isolation": "module"}
 
 
 @pytest.mark.parametrize("name", LATER)
