@@ -27,6 +27,8 @@ from . import monitor
 from .handle import Handle
 
 BUFFER_BYTES: Final = 8 << 10
+# What a pipe holds at once (pipe(7)).
+PIPE_BYTES: Final = 64 << 10
 # Requests of most signatures fit; longer ones are sent piece by piece.
 OUT_BYTES: Final = 1 << 10
 # Longer than a fast answer takes (6 us for a warm call), shorter than the wake-up that is saved (some 50).
