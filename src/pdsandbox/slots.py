@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from .errors import CallError
 from .externs import NUMBER_TYPES
+from .raws import CLASSES, raw_of
 from .values import F32, F64, I32, I64, WasmVal, _set_f32, _set_f64, _set_i32, _set_i64, _short, pack_f32
 
 __all__ = ["SLOT_BYTES", "Slots"]
@@ -20,7 +21,6 @@ __all__ = ["SLOT_BYTES", "Slots"]
 SLOT_BYTES: Final = 16
 
 _FORMATS = {"i32": "i12x", "i64": "q8x", "f32": "I12x", "f64": "Q8x"}
-_CLASSES: dict[str, type[WasmVal]] = {"i32": I32, "i64": I64, "f32": F32, "f64": F64}
 _RANGES = {"i32": (-(2**31), 2**31 - 1), "i64": (-(2**63), 2**63 - 1)}
 _f64 = struct.Struct("<d")
 _f32 = struct.Struct("<f")
@@ -32,16 +32,16 @@ class Slots:
     """Encoder and decoder for one list of types ("i32", "i64", "f32", "f64"), made once per signature."""
 
     __slots__ = (
-        "_classes",
         "_float_at",
-        "_get_ints",
         "_makers",
         "_struct",
         "count",
         "fields",
         "make_one",
         "nbytes",
+        "plain_one",
         "plain_struct",
+        "raw",
         "types",
     )
 
@@ -55,42 +55,26 @@ class Slots:
         #: For `struct`: signed integers, the bits of floats.
         self.fields = "".join(_FORMATS[name] for name in self.types)
         self._struct = struct.Struct("<" + self.fields)
-        self._classes = tuple(_CLASSES[name] for name in self.types)
-        self._get_ints = operator.attrgetter("value") if "f32" not in types and "f64" not in types else None
-        self._makers = tuple(_MAKERS[cls] for cls in self._classes)
+        #: What `fields` may take for arguments, most likely.
+        self.raw = raw_of(self.types)
+        self._makers = tuple(_MAKERS[CLASSES[name]] for name in self.types)
         #: The one value's constructor from its raw slot, if there is one value.
         self.make_one = self._makers[0] if self.count == 1 else None
         self._float_at = tuple((i, name == "f32") for i, name in enumerate(self.types) if name[0] == "f")
+        #: The one value as a plain one; None if it is that already.
+        self.plain_one = _FLOATS.get(self.types[0]) if self.count == 1 else None
         #: Packs and unpacks plain values, if all are integers; it checks type, range and count faster than Python.
         self.plain_struct = None if self._float_at else self._struct
-
-    def raw(self, args: Any) -> Iterable[Any]:
-        """What `plain_struct` may take for `args`: they themselves, or what a list of just the right `WasmVal`s holds.
-
-        Only a guess for speed: what is wrong is refused there, and `encode` says why. TypeError for what may not be
-        looked at twice: an iterator would be empty the second time, which is right for no parameters.
-        """
-        if type(args) is list:
-            if args and type(args[0]) is int:
-                return args
-            if self._get_ints and tuple(map(type, args)) == self._classes:
-                return map(self._get_ints, args)
-        elif type(args) is not tuple:
-            raise TypeError("neither a list nor a tuple")
-        return args  # type: ignore[no-any-return]
 
     def encode(self, args: Sequence[Any]) -> bytes:
         """Slots of `args` (`WasmVal`s or plain numbers). CallError for a wrong count, type or range."""
         if type(args) is not list and type(args) is not tuple:
             args = _listed(args)
         failure: Exception | None = None
-        if self.plain_struct is not None:
-            try:
-                return self._struct.pack(*self.raw(args))
-            except Exception as exc:  # also of an argument's own __index__: what it was is found out below
-                failure = exc
-        elif type(args) is list and tuple(map(type, args)) == self._classes:
-            return self._struct.pack(*[_GETTERS[type(arg)](arg) for arg in args])
+        try:
+            return self._struct.pack(*self.raw(args))
+        except Exception as exc:  # also of an argument's own __index__: what it was is found out below
+            failure = exc
         if len(args) != self.count:
             raise CallError(f"expected {self.count} argument{'' if self.count == 1 else 's'}, got {len(args)}")
         raws = []
@@ -101,7 +85,7 @@ class Slots:
                 raise
             except Exception as exc:  # of its __index__ or __float__
                 raise CallError(f"argument {i}: {type(arg).__name__} raised {type(exc).__name__}") from exc
-        if failure is not None and not isinstance(failure, struct.error | TypeError):
+        if not isinstance(failure, struct.error | TypeError):
             raise failure  # a signal handler's
         return self._struct.pack(*raws)
 
@@ -155,10 +139,20 @@ class Slots:
         if self._float_at:
             plain = list(raws)
             for i, single in self._float_at:
-                bits = plain[i]
-                plain[i] = _f32.unpack(_u32.pack(bits))[0] if single else _f64.unpack(_u64.pack(bits))[0]
+                plain[i] = (_float32 if single else _float64)(plain[i])
             return tuple(plain)
         return raws
+
+
+def _float32(bits: Any) -> float:
+    return _f32.unpack(_u32.pack(bits))[0]  # type: ignore[no-any-return]
+
+
+def _float64(bits: Any) -> float:
+    return _f64.unpack(_u64.pack(bits))[0]  # type: ignore[no-any-return]
+
+
+_FLOATS: Final[dict[str, Callable[[Any], float]]] = {"f32": _float32, "f64": _float64}
 
 
 def _listed(args: Any) -> list[Any]:
@@ -174,7 +168,7 @@ def _listed(args: Any) -> list[Any]:
 
 def _raw(name: str, index: int, arg: Any) -> int:
     """The integer to pack for one argument, or CallError saying which one is wrong and how."""
-    cls = _CLASSES[name]
+    cls = CLASSES[name]
     if type(arg) is cls:
         return arg.value if name[0] == "i" else arg.bits  # type: ignore[union-attr,unused-ignore]
     if isinstance(arg, I32 | I64 | F32 | F64):
@@ -232,10 +226,4 @@ _MAKERS: dict[type[WasmVal], Callable[[int], WasmVal]] = {
     I64: _make_i64,
     F32: _make_f32,
     F64: _make_f64,
-}
-_GETTERS: dict[type[WasmVal], Callable[[Any], int]] = {
-    I32: operator.attrgetter("value"),
-    I64: operator.attrgetter("value"),
-    F32: operator.attrgetter("bits"),
-    F64: operator.attrgetter("bits"),
 }

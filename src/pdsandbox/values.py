@@ -72,7 +72,9 @@ class I32(_Value):
     _field = "value"
 
     def __init__(self, value: int) -> None:
-        _set_i32(self, _checked("I32", value, -(2**31), 2**31 - 1))
+        if type(value) is not int or not -(2**31) <= value <= 2**31 - 1:
+            value = _checked("I32", value, -(2**31), 2**31 - 1)
+        _set_i32(self, value)
 
     def __repr__(self) -> str:
         return f"I32({self.value})"
@@ -86,7 +88,9 @@ class I64(_Value):
     _field = "value"
 
     def __init__(self, value: int) -> None:
-        _set_i64(self, _checked("I64", value, -(2**63), 2**63 - 1))
+        if type(value) is not int or not -(2**63) <= value <= 2**63 - 1:
+            value = _checked("I64", value, -(2**63), 2**63 - 1)
+        _set_i64(self, value)
 
     def __repr__(self) -> str:
         return f"I64({self.value})"
@@ -100,7 +104,9 @@ class F32(_Value):
     _field = "bits"
 
     def __init__(self, bits: int) -> None:
-        _set_f32(self, _checked("F32", bits, 0, 2**32 - 1))
+        if type(bits) is not int or not 0 <= bits <= 2**32 - 1:
+            bits = _checked("F32", bits, 0, 2**32 - 1)
+        _set_f32(self, bits)
 
     @classmethod
     def from_float(cls, value: float) -> Self:
@@ -123,7 +129,9 @@ class F64(_Value):
     _field = "bits"
 
     def __init__(self, bits: int) -> None:
-        _set_f64(self, _checked("F64", bits, 0, 2**64 - 1))
+        if type(bits) is not int or not 0 <= bits <= 2**64 - 1:
+            bits = _checked("F64", bits, 0, 2**64 - 1)
+        _set_f64(self, bits)
 
     @classmethod
     def from_float(cls, value: float) -> Self:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
 from typing import Any
 
 from ..calls import no_export, unsupported
@@ -24,7 +23,7 @@ _ALIGN = 16
 class Bound:
     """An export with a buffer of its own: `call(fuel)` over the slots in `view`."""
 
-    __slots__ = ("_block", "call", "pack", "params", "results", "type", "unpack", "view")
+    __slots__ = ("_block", "call", "integers", "pack", "params", "results", "type", "unpack", "view")
 
     def __init__(self, guest: Guest, export: Export, params: Slots, results: Slots) -> None:
         self.type, self.params, self.results = export.type, params, results
@@ -32,7 +31,8 @@ class Bound:
         start = -ctypes.addressof(self._block) % _ALIGN
         self.view = memoryview(self._block).cast("B")[start:]
         self.call = guest.bind(export, ctypes.addressof(self._block) + start)
-        self.pack: Callable[..., None] = _refuse if params.plain_struct is None else params.plain_struct.pack_into
+        self.pack = struct.Struct("<" + params.fields).pack_into
+        self.integers = params.plain_struct is not None
         self.unpack = struct.Struct("<" + results.fields).unpack_from
 
 
@@ -58,7 +58,3 @@ def headroom() -> None:
 
 def _nested(depth: int) -> int:
     return depth and _nested(depth - 1)
-
-
-def _refuse(*_args: object) -> None:
-    raise TypeError

@@ -102,9 +102,9 @@ class LocalInstance(WasmInstance):
                     bound = self._bind(func)
                 packed, failure = False, None
                 try:
-                    bound.pack(bound.view, 0, *(args if plain else bound.params.raw(args)))
+                    bound.pack(bound.view, 0, *(args if plain and bound.integers else bound.params.raw(args)))
                     packed = True
-                except Exception as exc:  # floats, or wrong, whatever they raise
+                except Exception as exc:  # wrong, whatever they raise
                     failure = None if isinstance(exc, struct.error | TypeError) else exc
                 if not packed:
                     bound.view[: bound.params.nbytes] = bound.params.encode(args)

@@ -28,17 +28,23 @@ FIELDS: Final = 5
 class Export:
     """An exported function: its number in the worker, codecs for its types, its name until it was resolved there.
 
-    pack      writes a whole CALL, plain integers included, checking them; None where there are floats
-    unpack    reads a whole RESULT: length, kind, fuel, memory base, memory bytes, raw values
-    one       makes the WasmVal of the only result, where that is an integer; else None
+    pack       writes a whole CALL, raw arguments included, checking them
+    raw        arguments as `pack` takes them
+    integers   whether plain arguments are that already, or will be refused
+    unpack     reads a whole RESULT: length, kind, fuel, memory base, memory bytes, raw values
+    one        makes the WasmVal of the only result, where there is one; else None
+    plain_one  makes the plain value of it; None if it is that already
     """
 
     __slots__ = (
         "call_head",
+        "integers",
         "number",
         "one",
         "pack",
         "params",
+        "plain_one",
+        "raw",
         "reply_bytes",
         "reply_payload",
         "request_bytes",
@@ -64,11 +70,12 @@ class Export:
         self.reply_payload = m.RESULT_LAYOUT.size + self.results.nbytes
         self.reply_bytes = HEADER_BYTES + self.reply_payload
         self.call_head = HEADER.pack(self.request_payload, m.CALL)
-        self.pack: Callable[..., None] | None = None
-        if self.params.plain_struct is not None:
-            self.pack = struct.Struct(_CALL + self.params.fields).pack_into
+        self.pack: Callable[..., None] = struct.Struct(_CALL + self.params.fields).pack_into
+        self.raw = self.params.raw
+        self.integers = self.params.plain_struct is not None
         self.unpack = struct.Struct(_RESULT + self.results.fields).unpack_from
-        self.one = self.results.make_one if self.results.plain_struct is not None else None
+        self.one = self.results.make_one
+        self.plain_one = self.results.plain_one
 
 
 class Cores:

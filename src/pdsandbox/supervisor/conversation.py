@@ -207,15 +207,15 @@ class Conversation:
         packed, failure = False, None
         out, nbytes, head = channel.out, export.request_bytes, export.request_payload
         try:
-            if channel.held or export.pack is None or export.unresolved is not None or nbytes > len(out):
+            if channel.held or export.unresolved is not None or nbytes > len(out):
                 raise TypeError
-            raw = args if plain else export.params.raw(args)
+            raw = args if plain and export.integers else export.raw(args)
             export.pack(out, 0, head, _CALL, export.number, flags, budget, self._wall_us, *raw)
             packed = True
         except Exception as exc:
             failure = None if isinstance(exc, struct.error | TypeError) else exc
         if not packed:
-            # Wrong arguments, whatever they raise; floats, a first call, or a very long one. What this ends in is not
+            # Wrong arguments, whatever they raise; a first call, or a very long one. What this ends in is not
             # raised while that is handled: it would be chained to it.
             data = export.params.encode(args)
             if failure is not None:
@@ -266,7 +266,9 @@ class Conversation:
                 memory.where = fields[3:FIELDS] if flags & _WHERE else _NOWHERE
                 self.busy = False
                 if export.one is not None:
-                    return fields[FIELDS] if plain else [export.one(fields[FIELDS])]
+                    if plain:
+                        return fields[FIELDS] if export.plain_one is None else export.plain_one(fields[FIELDS])
+                    return [export.one(fields[FIELDS])]
                 return export.results.plain(fields[FIELDS:]) if plain else export.results.make(fields[FIELDS:])
         if watch is None:
             watch = self.watch(started, wall_s, call=True)
