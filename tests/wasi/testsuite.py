@@ -1,7 +1,7 @@
 """Runs a checkout of the WASI test suite: `python testsuite.py DIRECTORY [NAME …]`, by hand, because it is 100 MB.
 
 DIRECTORY is the branch prod/testsuite-base of https://github.com/WebAssembly/wasi-testsuite, which holds the compiled
-programs. Each preview 1 program runs on WasmtimeHost, in a fresh copy of its directory, and is judged by its .json.
+programs. Each preview 1 program runs on both hosts, in a fresh copy of its directory, and is judged by its .json.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pdsandbox import Dir, Limits, Wasi, WasmError, WasmtimeHost
+from pdsandbox import Dir, Limits, Supervisor, Wasi, WasmError, WasmtimeHost
+from pdsandbox.interfaces import WasmHost
 
 
-def run(host: WasmtimeHost, program: Path) -> str | None:
+def run(host: WasmHost, program: Path) -> str | None:
     """Why it failed, or None."""
     described = program.with_suffix(".json")
     spec = json.loads(described.read_text()) if described.exists() else {}
@@ -43,16 +44,19 @@ def run(host: WasmtimeHost, program: Path) -> str | None:
 
 
 def main(directory: str, *names: str) -> int:
-    failed = 0
-    with WasmtimeHost(limits=Limits(fuel=None)) as host:
-        programs = sorted(p for p in Path(directory).rglob("*.wasm") if "wasip3" not in str(p))
-        chosen = [p for p in programs if not names or p.stem in names]
-        for program in chosen:
-            why = run(host, program)
-            failed += why is not None
-            print("pass" if why is None else "FAIL", program.stem, "" if why is None else f"\n     {why}", flush=True)
-    print(f"{len(chosen) - failed} of {len(chosen)} passed")
-    return 1 if failed else 0
+    programs = sorted(p for p in Path(directory).rglob("*.wasm") if "wasip3" not in str(p))
+    chosen = [p for p in programs if not names or p.stem in names]
+    all_failed = 0
+    for cls in (WasmtimeHost, Supervisor):
+        failed = 0
+        with cls(limits=Limits(fuel=None)) as host:
+            for program in chosen:
+                why = run(host, program)
+                failed += why is not None
+                print("pass" if why is None else f"FAIL {why}\n    ", cls.__name__, program.stem, flush=True)
+        print(f"{cls.__name__}: {len(chosen) - failed} of {len(chosen)} passed")
+        all_failed += failed
+    return 1 if all_failed else 0
 
 
 if __name__ == "__main__":
