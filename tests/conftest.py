@@ -55,7 +55,7 @@ def _nothing_survives(request: pytest.FixtureRequest) -> Iterator[None]:
     """
     before = Holdings()
     yield
-    shared = "host" in request.fixturenames
+    shared = not {"host", "workers"}.isdisjoint(request.fixturenames)
     orphans = request.node.get_closest_marker("orphans") is not None
     left = before.extra(reap=orphans, ignore=_is_artifact if shared else lambda _target: False)
     if left:

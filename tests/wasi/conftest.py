@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from probe import Ours, Plain
 
-from pdsandbox import Dir, Wasi
+from pdsandbox import Dir, Limits, Supervisor, Wasi
 from pdsandbox.runtime.wasi import beneath, system
 
 
@@ -81,3 +81,25 @@ def both(probe, tmp_path, plain_wasmtime):
     yield make
     for plain in plains:
         plain.close()
+
+
+@pytest.fixture(scope="session")
+def workers():
+    """One Supervisor for what only workers have."""
+    with Supervisor(spares=0, limits=Limits(wall_s=60)) as made:
+        made.instantiate(made.compile("(module)")).close()
+        yield made
+
+
+@pytest.fixture
+def begin(workers):
+    """begin(source, imports=None, on=workers, **grants): an instance, closed after the test."""
+    made = []
+
+    def make(source, imports=None, *, on=workers, **grants):
+        made.append(on.instantiate(on.compile(source), imports, wasi=Wasi(**grants)))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
