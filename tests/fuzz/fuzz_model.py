@@ -16,6 +16,7 @@ from fuzz_mutations import MEMORY_AT, MEMORY_BYTES
 from fuzz_peer import MEMORY as BYTES
 from fuzz_peer import PIPE_BYTES
 
+from pdsandbox import Output
 from pdsandbox import errors as e
 from pdsandbox.errors import Cause, WasmError
 from pdsandbox.protocol import messages as m
@@ -69,8 +70,11 @@ class Told(Exception):
 class Model:
     """Reads what `peer` has said, from where the last operation stopped."""
 
-    def __init__(self, peer: Any) -> None:
+    def __init__(self, peer: Any, *, wasi: bool = False) -> None:
         self._peer = peer
+        self._wasi = wasi
+        self._told = 0  # bytes of standard output since it was last taken
+        self.kept = b""  # what is kept of them
         self._interrupted = False
         self._at = 0
         self._where = (0, 0)  # of the guest's memory, as it said last
@@ -244,19 +248,22 @@ class Model:
         count = size = 0
         failed: Verdict | None = None
         self._log_failed = False
-        legal = {due, m.HOST_CALL} if due == m.RESULTS else {due, m.HOST_CALL, m.ERROR}
+        legal = {due, m.HOST_CALL, *m.OF_STREAMS} | (set() if due == m.RESULTS else {m.ERROR})
         if due == m.RESULT:
             legal.add(m.HOST_LOG)
         while True:
             kind, payload = self._take(CALL_CAP, legal)
             # Whoever waits for a host function has heard that it failed; whoever logs may not have.
             ends = failed is not None and not self._log_failed
-            if kind not in (m.HOST_CALL, m.HOST_LOG):
+            if kind not in m.ASIDES:
                 if ends and kind == due != m.RESULTS:
                     self._broke()  # the call was to end
                 return kind, payload, failed
             if ends:
                 self._broke()
+            if kind in m.OF_STREAMS:
+                failed = self._stream(kind, payload, failed)
+                continue
             request = self._decode(m.HostCall, payload)
             if request.index >= len(scenes.HOST_TYPES):
                 self._broke()
@@ -280,6 +287,40 @@ class Model:
             if failed is not None or kind == m.HOST_CALL:
                 self._sends()
             self._log_failed = failed is not None and kind == m.HOST_LOG
+
+    def _stream(self, kind: int, payload: bytes, failed: Verdict | None) -> Verdict | None:
+        """What becomes of the guest's standard streams; how one failed, if one did."""
+        if not self._wasi:
+            self._broke()
+        if failed is not None:
+            return failed  # it is not carried out
+        if not 4 <= len(payload) <= 4 + m.STREAM_BYTES or kind == m.STREAM_POLL:
+            self._broke()
+        number, data = int.from_bytes(payload[:4], "little"), payload[4:]
+        if kind == m.STREAM_OUT:
+            self._told += len(data)
+            if number != 1 or not data or self._told > scenes.CAPTURED + 1:
+                self._broke()
+            self.kept = (self.kept + data)[: scenes.CAPTURED]
+            return None
+        if kind == m.STREAM_WRITE:
+            if number != 2:
+                self._broke()
+            failed = RAISED if data.startswith(b"\0") else None
+        else:
+            if data or not number:
+                self._broke()
+            failed = RAISED if number == scenes.UNREADABLE else None
+        self._sends()
+        return failed
+
+    def output(self) -> Output:
+        """What was captured since the last time."""
+        if self._told:
+            self._sends()
+        written = Output(self.kept, b"", self._told > scenes.CAPTURED)
+        self._told, self.kept = 0, b""
+        return written
 
     def _run(self, request: Any) -> Verdict | None:
         """What the scenes' host functions do."""

@@ -132,6 +132,16 @@ def odd_log(dice: Dice) -> bytes:
     return m.HostLog(2, struct.pack("<i12xi12xi12x", 1, 0, 2), text, b"", *odd_place(dice)).frame()
 
 
+def odd_stream(dice: Dice) -> bytes:
+    """What a guest says of its standard streams, with numbers and data that may or may not fit."""
+    kind = dice.choice((m.STREAM_OUT, m.STREAM_OUT, m.STREAM_WRITE, m.STREAM_READ, m.STREAM_POLL))
+    data = dice.data(dice.below(12)) if dice.one_in(2) else bytes(dice.below(4))
+    if dice.one_in(16):
+        data = bytes(dice.choice((65535, 65536, 65537, 200_000)))
+    number = dice.choice(BAD_U32) if dice.one_in(2) else dice.below(4)
+    return framed(kind, m.STREAM_LAYOUT.pack(number) + data)
+
+
 def any_frame(dice: Dice) -> bytes:
     """A frame that some worker or compiler might send at some time."""
     fuel = dice.choice(BAD_U64) if dice.one_in(3) else dice.below(20)
@@ -157,8 +167,9 @@ def any_frame(dice: Dice) -> bytes:
         lambda: odd_error(dice),
         lambda: odd_host_call(dice),
         lambda: odd_log(dice),
+        lambda: odd_stream(dice),
         # What only a supervisor says.
-        lambda: framed(dice.choice((1, 2, 3, 4, 5, 6, 7, 8, 16)), dice.data(dice.below(64))),
+        lambda: framed(dice.choice((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16)), dice.data(dice.below(64))),
     )
     made: bytes = dice.choice(choices)()
     return made
@@ -273,6 +284,10 @@ MUTATIONS: dict[str, Callable[[Dice, bytes], Acts]] = {
     "odd ERROR before": lambda dice, frame: write(odd_error(dice), frame),
     "odd HOST_CALL instead": lambda dice, _: write(odd_host_call(dice)),
     "odd HOST_CALL before": lambda dice, frame: write(odd_host_call(dice), frame),
+    "odd stream instead": lambda dice, _: write(odd_stream(dice)),
+    "odd stream before": lambda dice, frame: write(odd_stream(dice), frame),
+    "odd stream before, in one write": lambda dice, frame: write(odd_stream(dice) + frame),
+    "streams without end before": lambda dice, frame: write(_many(odd_stream(dice)) + frame),
     "random bytes": lambda dice, _: write(dice.data(1 + dice.below(100))),
     "a flood": lambda dice, frame: write(frame + _many(any_frame(dice))),
     "silence": lambda _, __: [("mute",)],

@@ -62,6 +62,8 @@ class Honest:
             return [m.Error(m.Failure.MEMORY).frame() if outside else m.MemDone().frame()]
         elif kind == m.HOST_FAIL and not self._waits:
             return []  # of a log; it comes too late, all was said
+        elif kind == m.STREAM_TAKEN:
+            return []
         elif kind == m.HOST_FAIL:
             self._now.clear()
             failed = m.Error(m.Failure.REMOTE).frame()
@@ -71,7 +73,7 @@ class Honest:
         said: list[bytes] = []
         while self._now:
             said.append(self._now.popleft())
-            self._waits = said[-1][4] == m.HOST_CALL
+            self._waits = said[-1][4] in (m.HOST_CALL, m.STREAM_WRITE, m.STREAM_READ, m.STREAM_POLL)
             if self._waits:
                 break
         return said

@@ -11,7 +11,7 @@ from typing import Any
 
 from fuzz_mutations import MEMORY_AT, MEMORY_BYTES
 
-from pdsandbox import HostFunction, Limits, WasmImports
+from pdsandbox import HostFunction, Limits, Wasi, WasmImports
 from pdsandbox.errors import Frame
 from pdsandbox.externs import ExportType, FuncType, ImportType, MemoryType
 from pdsandbox.protocol import messages as m
@@ -95,6 +95,31 @@ def pd_log(_level: int, message: bytes) -> None:
         raise Untold
 
 
+#: What is kept of standard output.
+CAPTURED = 20
+#: A read of so many bytes raises.
+UNREADABLE = 13
+
+
+class Stdin:
+    """Never at its end."""
+
+    def read(self, most: int) -> bytes:
+        if most == UNREADABLE:
+            raise Untold
+        return b"z" * most
+
+
+def stderr(data: bytes) -> None:
+    if data.startswith(b"\0"):
+        raise Untold
+
+
+def wasi() -> Wasi:
+    """Standard output captured, the others led to functions."""
+    return Wasi(args=("prog",), stdin=Stdin(), stdout_bytes=CAPTURED, stderr=stderr)
+
+
 def imports() -> WasmImports:
     return WasmImports(
         pd_send=pd_send,
@@ -130,6 +155,13 @@ WAITS_FOR_BAD_LOG = m.HostCall(2, _slots(1, 0, 2), b"\0!").frame()
 LOGS = m.HostLog(2, _slots(1, 0, 2), b"hi").frame()
 BAD_LOG = m.HostLog(2, _slots(1, 0, 2), b"\0!").frame()
 ASKS_TIME = m.HostCall(3, b"").frame()
+OUT = m.StreamOut(1, b"hello\n").frame()
+FULL = m.StreamOut(1, b"x" * (CAPTURED + 1)).frame()
+WRITES = m.StreamWrite(2, b"error\n").frame()
+BAD_WRITE = m.StreamWrite(2, b"\0!").frame()
+READS = m.StreamRead(4096).frame()
+BAD_READ = m.StreamRead(UNREADABLE).frame()
+POLLS = m.StreamPoll(m.FOREVER, bytes((1, 0, 0))).frame()
 ROWS = [[1, 2], [3, 4], [5, 6]]
 
 
@@ -154,6 +186,7 @@ class Scene:
     operations: list[tuple[Any, ...]]
     interruptible: bool = False
     broken: bool = False  # the program itself breaks the protocol
+    wasi: bool = False
 
 
 CALL_ONE = ("call", "one", [1, 2])
@@ -251,6 +284,30 @@ SCENES: dict[str, Scene] = {
         [[LOADED], [BAD_LOG] + [LOGS] * 8 + [ONE]], [CALL_ONE], broken=True
     ),
     "interrupted after a log failed": Scene([[LOADED], [BAD_LOG], [ONE]], [CALL_ONE, CALL_ONE], interruptible=True),
+    "streams": Scene(
+        [[OUT, READS, WRITES, LOADED], [OUT, WRITES, READS, OUT, ONE], [OUT, ROWS_DONE]],
+        [CALL_ONE, ("output",), ("call_many", "one", ROWS), ("output",)],
+        wasi=True,
+    ),
+    "streams, then a trap": Scene(
+        [[LOADED], [OUT, READS, TRAP], [OUT, ONE]], [CALL_ONE, CALL_ONE, ("output",)], wasi=True
+    ),
+    "output to its cap": Scene(
+        [[LOADED], [FULL, ONE], [FULL, ONE]], [CALL_ONE, ("output",), CALL_ONE, ("output",)], wasi=True
+    ),
+    "a write that fails": Scene([[LOADED], [OUT, BAD_WRITE], [OUT, ONE]], [CALL_ONE, CALL_ONE, ("output",)], wasi=True),
+    "a read that fails": Scene([[LOADED], [BAD_READ], [ONE]], [CALL_ONE, CALL_ONE], wasi=True),
+    "a start function whose write fails": Scene([[OUT, BAD_WRITE]], [], wasi=True),
+    "a batch whose read fails": Scene(
+        [[LOADED], [OUT, BAD_READ], [ONE]], [("call_many", "one", ROWS), CALL_ONE], wasi=True
+    ),
+    "a log fails before output": Scene(
+        [[LOADED], [OUT, BAD_LOG, OUT, FULL, READS, ONE], [OUT, ONE]], [CALL_ONE, CALL_ONE, ("output",)], wasi=True
+    ),
+    "output of who has no streams": Scene([[LOADED], [OUT, ONE]], [CALL_ONE], broken=True),
+    "a read of who has no streams": Scene([[LOADED], [READS, ONE]], [CALL_ONE], broken=True),
+    "more output than is captured": Scene([[LOADED], [OUT, FULL, ONE]], [CALL_ONE], broken=True, wasi=True),
+    "a poll of what cannot be waited for": Scene([[LOADED], [POLLS, ONE]], [CALL_ONE], broken=True, wasi=True),
     "large memory": Scene([[LOADED], [ONE]], [("memory_read", 1, BIG), ("memory_write", 1, bytes(BIG)), CALL_ONE]),
     "interrupted": Scene([[LOADED], []], [CALL_ONE], interruptible=True),
 }

@@ -145,10 +145,12 @@ class Stage:
         self.modules = {flag: Module(host, compiled, "0" * 64) for flag, host in self.hosts.items()}
         self.imports = scenes.imports()
 
-    def instantiate(self, peers: list[Peer], *, interruptible: bool = False, spare: bool = False) -> Any:
+    def instantiate(
+        self, peers: list[Peer], *, interruptible: bool = False, spare: bool = False, wasi: Any = None
+    ) -> Any:
         """An instance whose worker is the first of `peers`; the others are for further tries."""
         self.processes.peers, self.processes.used, self.processes.spare = peers, [], spare
-        return self.hosts[interruptible].instantiate(self.modules[interruptible], self.imports)
+        return self.hosts[interruptible].instantiate(self.modules[interruptible], self.imports, wasi=wasi)
 
     def compile(self, peer: Peer, source: bytes) -> Any:
         """A module whose compiler is `peer`."""

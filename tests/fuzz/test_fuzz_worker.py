@@ -13,7 +13,7 @@ from fuzz_effort import TIMES, Growth, naming, seeds, selected
 from fuzz_model import PROTOCOL, Model, Told, Verdict
 from fuzz_mutations import NAMES, Dice
 from fuzz_peer import Honest, Peer
-from fuzz_scenes import SCENES
+from fuzz_scenes import SCENES, wasi
 from fuzz_stage import Stage, check_error
 
 from pdsandbox.errors import Cause, TrapCode, WasmError, WorkerCrashed
@@ -59,7 +59,10 @@ class Round:
             instance, error = None, None
             try:
                 instance = self._timed(
-                    "loading", lambda: self.stage.instantiate(peers, interruptible=scene.interruptible, spare=spare)
+                    "loading",
+                    lambda: self.stage.instantiate(
+                        peers, interruptible=scene.interruptible, spare=spare, wasi=wasi() if scene.wasi else None
+                    ),
                 )
             except WasmError as exc:
                 error = exc
@@ -69,9 +72,9 @@ class Round:
                 assert spare
                 assert (first.heard, len(used)) == (0, 2)
                 with pytest.raises(Told) as told:
-                    Model(first).load()
+                    Model(first, wasi=scene.wasi).load()
                 assert told.value.verdict[0] is WorkerCrashed
-            model = Model(used[-1])
+            model = Model(used[-1], wasi=scene.wasi)
             self._compare(model, Model.load, (), error, None)
             if instance is not None:
                 self._operate(instance, model, scene.operations)
@@ -111,6 +114,8 @@ class Round:
             fatal = self._compare(model, getattr(Model, name), (*args, *extra), error, value)
             assert instance.alive is not fatal
             if fatal:
+                if name != "output":
+                    assert instance.output().stdout.startswith(model.kept)
                 self._gone(instance, error)
                 return
         instance.close()

@@ -45,6 +45,10 @@ def written(talk: Conversation, wall_s: float | None) -> Output:
     output, any_came = streams.take()
     if any_came and talk.handle.alive:
         watch = talk.begin(time.monotonic(), wall_s)
-        streams.tell_taken(watch)
+        try:
+            streams.tell_taken(watch)
+        except WasmError as exc:
+            exc.output = output
+            raise
         talk.busy = False
     return output
