@@ -80,6 +80,26 @@ def user(request: pytest.FixtureRequest) -> User:
     return User(ORDINARY_USER, python)
 
 
+def _granted(directory: str) -> list[str]:
+    """Two directories with the same in both; what is to belong to the user. And what lies outside, beside them."""
+    os.symlink("/", f"{directory}/link")
+    made = [f"{directory}/victim"]
+    for name in ("ro", "rw"):
+        top = f"{directory}/{name}"
+        os.makedirs(f"{top}/empty")
+        os.symlink(f"{directory}/secret", f"{top}/out")
+        made += [f"{top}/{child}" for child in ("inside", "victim", "program")]
+    for file in made:
+        Path(file).write_bytes(b"#!/bin/sh\nexit 0\n" + bytes(8192))
+    for name in ("ro", "rw"):
+        made += [f"{directory}/{name}", f"{directory}/{name}/empty"]
+        theirs = f"{directory}/{name}/theirs"
+        Path(theirs).touch(0)
+        if os.geteuid() == 0:
+            os.chown(theirs, ORDINARY_USER + 1, ORDINARY_USER + 1)
+    return made
+
+
 @pytest.fixture
 def scene(user: User) -> Iterator[dict[str, Any]]:
     """What `Scene` needs beside process ids."""
@@ -87,6 +107,8 @@ def scene(user: User) -> Iterator[dict[str, Any]]:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pdsandbox-escapes-"))
         secret = Path(directory, "secret")
         secret.write_text("anybody may read this")
+
+        granted = _granted(directory)
 
         def listener(family: int, kind: int, address: Any) -> Any:
             sock = stack.enter_context(socket.socket(family, kind))
@@ -103,8 +125,9 @@ def scene(user: User) -> Iterator[dict[str, Any]]:
             "udp": listener(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))[1],
             "unix": listener(socket.AF_UNIX, socket.SOCK_STREAM, path),
             "abstract": listener(socket.AF_UNIX, socket.SOCK_STREAM, "").decode(),
+            "inodes": {name: os.stat(f"{directory}/{name}").st_ino for name in ("ro", "rw")},
         }
-        for name in (directory, secret, path):
+        for name in (directory, secret, path, *granted):
             os.chmod(name, 0o777)
             if user.uid is not None:
                 os.chown(name, user.uid, user.uid)

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from escape_scene import Scene, call, ended
-from escape_table import TABLE
+from escape_scene import GRANTED_STAGES, STAGES, Scene, call, ended
+from escape_table import table_at
 
 from pdsandbox.hardening import OFF, Hardening, Layer
 from pdsandbox.platform import os_
@@ -40,13 +40,17 @@ def lockdown(hardening: Hardening) -> Lockdown:
     return made
 
 
-def enter(made: Lockdown, stage: str) -> None:
+def enter(made: Lockdown, stage: str, dirs: dict[str, int]) -> None:
     """In a fork: go as far as `stage`."""
     if stage == "free":
         return
+    if stage in GRANTED_STAGES:
+        made.grant([(fd, name == "rw") for name, fd in dirs.items()])
+    elif stage == "reading":
+        made.grant([(dirs["ro"], False)])
     os_.set_ceilings(os_.data_ceiling(_DATA_MORE), os_.space_ceiling(_SPACE_MORE), _DESCRIPTORS)
     made.enter(Role.COMPILER if stage == "compiling" else Role.WORKER)
-    if stage == "locked":
+    if stage in ("locked", "granted", "reading"):
         made.lock()
 
 
@@ -88,9 +92,9 @@ def by_number(number: int, argument: int) -> str:
     return "ok"
 
 
-def acts_of(scene: Scene, sweep: list[int] | None) -> list[Act]:
+def acts_of(scene: Scene, stage: str, sweep: list[int] | None) -> list[Act]:
     if sweep is None:
-        return [(name, lambda attempt=attempt: attempt.try_out(scene)) for name, attempt in TABLE.items()]
+        return [(name, lambda attempt=attempt: attempt.try_out(scene)) for name, attempt in table_at(stage).items()]
     return [
         (f"{number} {argument}", lambda number=number, argument=argument: by_number(number, argument))
         for number in sweep
@@ -104,6 +108,7 @@ def serve(order: dict[str, Any], supervisor: int, sibling: int) -> None:
     hardened = stages != ["free"]
     scene = Scene(hardened=hardened, supervisor=supervisor, fork_server=os.getpid(), sibling=sibling, **order["scene"])
     made = lockdown(Hardening() if hardened else OFF)
+    dirs = {name: os.open(f"{scene.directory}/{name}", os.O_RDONLY | os.O_DIRECTORY) for name in ("ro", "rw")}
     _, stderr = os.pipe()  # a pipe, as in a worker; it is only ever asked about
     found = {}
     for stage in stages:
@@ -111,10 +116,11 @@ def serve(order: dict[str, Any], supervisor: int, sibling: int) -> None:
         def begin(stage: str = stage) -> None:
             os.dup2(stderr, 2)
             os.close(stderr)
-            enter(made, stage)
+            enter(made, stage, dirs)
 
-        acts = acts_of(scene, order.get("sweep"))
-        found[stage] = outcomes(begin, {stderr, *made.descriptors}, acts)
+        acts = acts_of(scene, stage, order.get("sweep"))
+        with_dirs = () if stage in STAGES else dirs.values()
+        found[stage] = outcomes(begin, {stderr, *made.descriptors, *with_dirs}, acts)
     print(json.dumps(found), flush=True)
 
 

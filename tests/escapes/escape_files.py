@@ -136,13 +136,15 @@ FILES = (
     Attempt("open a file for writing", _write_secret, "EPERM"),
     Attempt("create a file", _create, "EPERM"),
     Attempt("open by the old call", _open_by_old_call, "EPERM"),
-    Attempt("openat2", _openat2, "EPERM", unproven=NOT_BUILT_IN),
+    Attempt("openat2", _openat2, "EPERM", granted="EACCES", unproven=NOT_BUILT_IN),
     Attempt("creat", lambda s: os.close(call("creat", f"{s.directory}/created".encode(), 0o600)), "EPERM"),
     Attempt("fill a disk", _fill_disk, "EPERM"),
     Attempt("stat", lambda s: os.stat(s.secret), "EPERM"),
     Attempt("stat by the old call", _path("stat", ctypes.addressof(_BUFFER)), "EPERM"),
     # Loading asks for the size of its module's descriptor with this flag, and a filter sees no paths.
-    Attempt("stat as of a descriptor", _path_at("newfstatat", _BUFFER, _AT_EMPTY_PATH), "EPERM", loading=OK),
+    Attempt(
+        "stat as of a descriptor", _path_at("newfstatat", _BUFFER, _AT_EMPTY_PATH), "EPERM", loading=OK, granted=OK
+    ),
     Attempt("statx", _path_at("statx", 0, 0x7FF, _BUFFER), "EPERM"),
     Attempt("access", lambda s: call("access", s.secret.encode(), os.R_OK), "EPERM"),
     Attempt("faccessat2", _path_at("faccessat2", os.R_OK, 0), "EPERM", unproven=NOT_BUILT_IN),
@@ -176,7 +178,7 @@ FILES = (
 )
 
 DESCRIPTORS = (
-    Attempt("use up descriptors", _use_up_descriptors, "EPERM", loading="EMFILE"),
+    Attempt("use up descriptors", _use_up_descriptors, "EPERM", loading="EMFILE", granted=OK, granted_loading=OK),
     Attempt("dup2", calling("dup2", _STDERR, _STDERR), "EPERM"),
     Attempt("duplicate by fcntl", lambda _s: os.close(fcntl.fcntl(_STDERR, fcntl.F_DUPFD, 3)), "EPERM"),
     Attempt("have signals sent by fcntl", lambda s: fcntl.fcntl(_STDERR, fcntl.F_SETOWN, s.sibling), "EPERM"),

@@ -17,6 +17,8 @@ from escape_numbers import NUMBERS
 
 #: By stage: a worker with a guest in it, a worker before it has its module, a compiler.
 STAGES = ("locked", "loading", "compiling")
+#: The first two again, in a worker that was granted two directories.
+GRANTED_STAGES = ("granted", "granted_loading")
 OK = "ok"
 #: It ended the process by leaving, as it meant to.
 LEFT = "left"
@@ -39,6 +41,7 @@ class Scene:
     udp: int
     unix: str
     abstract: str
+    inodes: Mapping[str, int]  # of the directories that are granted: "ro" to read, "rw" to write
 
     def unless_hardened(self, act: Callable[[], int]) -> int:
         """What the call under test needs and the filter would refuse before it: a descriptor, say. -1 then."""
@@ -52,6 +55,8 @@ class Attempt:
     locked      the outcome at default hardening, in a worker with a guest in it
     loading     the same before it has its module, and
     compiling   in a compiler; by default all three are equal
+    granted     the same as `locked` in a worker that was granted directories, and
+    granted_loading     before it has its module
     freely      the outcome with hardening off, which proves that the act is one
     unproven    outcomes with hardening off that prove nothing, and why that is so: then the act is listed apart
     """
@@ -61,11 +66,15 @@ class Attempt:
     locked: str
     loading: str = ""
     compiling: str = ""
+    granted: str = ""
+    granted_loading: str = ""
     freely: str = OK
     unproven: Mapping[str, str] = field(default_factory=dict)
 
     def at(self, stage: str) -> str:
         """The outcome at default hardening."""
+        if stage == "granted_loading":
+            return self.granted_loading or self.loading or self.granted or self.locked
         return getattr(self, stage) or self.locked
 
     def try_out(self, scene: Scene) -> str:

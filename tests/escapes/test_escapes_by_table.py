@@ -7,8 +7,8 @@ nothing by failing, and is listed apart, in a test that is skipped with the list
 from __future__ import annotations
 
 import pytest
-from escape_scene import STAGES
-from escape_table import TABLE
+from escape_scene import GRANTED_STAGES, STAGES
+from escape_table import ALL, TABLE, table_at
 
 from pdsandbox.platform.lockdown import filters
 
@@ -31,10 +31,10 @@ def differences(found, expected):
 
 def unproven(free):
     """name: why its failing would prove nothing. Any other outcome than success must be one that the table explains."""
-    other = differences(free, {name: attempt.freely for name, attempt in TABLE.items()})
-    unexplained = {name: outcome for name, (outcome, _) in other.items() if outcome not in TABLE[name].unproven}
+    other = differences(free, {name: ALL[name].freely for name in free})
+    unexplained = {name: outcome for name, (outcome, _) in other.items() if outcome not in ALL[name].unproven}
     assert not unexplained, "with hardening off"
-    return {name: TABLE[name].unproven[outcome] for name, (outcome, _) in other.items()}
+    return {name: ALL[name].unproven[outcome] for name, (outcome, _) in other.items()}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,18 @@ def test_at_default_hardening_every_attempt_fails_as_the_table_says(play):
         assert not differences(found[stage], {name: attempt.at(stage) for name, attempt in TABLE.items()}), stage
 
 
+@pytest.mark.parametrize("stage", GRANTED_STAGES)
+def test_with_granted_directories_every_attempt_fails_as_the_table_says(play, stage):
+    """The same in a worker with one directory to read and one to write, and what would get at more than these."""
+    found = play("escape_direct", stages=[stage])[stage]
+    assert not differences(found, {name: attempt.at(stage) for name, attempt in table_at(stage).items()})
+
+
 def test_with_hardening_off_every_attempt_succeeds(play, user, apart):
     """In the same processes; but for what the table explains."""
-    apart[user, IN_A_PROCESS] = unproven(play("escape_direct", stages=["free"])["free"])
+    free = play("escape_direct", stages=["free"])["free"]
+    assert free.keys() == ALL.keys()
+    apart[user, IN_A_PROCESS] = unproven(free)
 
 
 def test_at_default_hardening_every_attempt_fails_in_a_guests_worker(play):
