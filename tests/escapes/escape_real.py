@@ -1,7 +1,8 @@
 """A program: every attempt in a real worker, by a guest that calls a function which was shipped there.
 
-Argument, as JSON: {"scene": …, "hardening": …}. Prints JSON: {name: [outcome, error message or ""]}, and as the name ""
-what is asked beside: a locked worker's descriptors and environment, and whether this user may read the kernel's log.
+Argument, as JSON: {"scene": …, "hardening": …, "granted": …}: whether the guest is granted two directories. Prints
+JSON: {name: [outcome, error message or ""]}, and as the name "" what is asked beside: a locked worker's descriptors and
+environment, and whether this user may read the kernel's log.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from typing import Any
 import escape_table
 from escape_scene import LEFT, OK, Scene
 
-from pdsandbox import Cause, HostFunction, Limits, Supervisor, WasmImports, WorkerCrashed, in_worker
+from pdsandbox import (
+    Cause,
+    Dir,
+    HostFunction,
+    Limits,
+    Supervisor,
+    Wasi,
+    WasmImports,
+    WorkerCrashed,
+    in_worker,
+)
 
 GUEST = """(module
   (import "m" "attempt" (func $attempt (param i32) (result i32)))
@@ -44,7 +55,7 @@ def imports(scene: Scene) -> WasmImports:
 
     def attempt(_caller: Any, number: int) -> int:
         # Through the module, which goes there by name: what is in it does not pickle.
-        return _CODES.get(tuple(escape_table.TABLE.values())[number].try_out(scene), _OTHERWISE)
+        return _CODES.get(tuple(escape_table.ALL.values())[number].try_out(scene), _OTHERWISE)
 
     def is_open(_caller: Any, fd: int) -> int:
         poll = select.poll()
@@ -86,7 +97,11 @@ def main(order: dict[str, Any]) -> None:
             **order["scene"],
         )
         offered = imports(scene)
-        instance = host.instantiate(module, offered)
+        wasi = None
+        if order["granted"]:
+            directory = scene.directory
+            wasi = Wasi(dirs=(Dir(f"{directory}/ro", "/ro"), Dir(f"{directory}/rw", "/rw", "rw")))
+        instance = host.instantiate(module, offered, wasi=wasi)
         run = instance.func("attempt")
         if hardened:
             found[""] = {
@@ -94,10 +109,10 @@ def main(order: dict[str, Any]) -> None:
                 "variables": instance.func("variables")(),
                 "log": os.access("/dev/kmsg", os.R_OK),
             }
-        for number, name in enumerate(escape_table.TABLE):
+        for number, name in enumerate(escape_table.table_at("granted" if order["granted"] else "locked")):
             if not instance.alive:
                 instance.close()
-                instance = host.instantiate(module, offered)
+                instance = host.instantiate(module, offered, wasi=wasi)
                 run = instance.func("attempt")
             try:
                 found[name] = _NAMES.get(run(number), "otherwise"), ""

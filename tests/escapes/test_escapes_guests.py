@@ -1,4 +1,5 @@
-"""Guests do not notice the lock-down: each deed has the same outcome at default hardening and with it off."""
+"""Guests do not notice the lock-down: each deed has the same outcome at default hardening, also with granted
+directories, and with it off."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from pdsandbox import (
     CallError,
     Cause,
     CompileError,
+    Dir,
     EngineConfig,
     HostFunction,
     InstantiationError,
@@ -20,12 +22,14 @@ from pdsandbox import (
     Supervisor,
     Trap,
     WallClockExceeded,
+    Wasi,
     WasmImports,
     in_worker,
 )
 
 MIB = 1 << 20
 BOTH = ("default", "off")
+GRANTED = "default, with directories"
 TRAPS = (
     "unreachable",
     "divide_by_zero",
@@ -80,25 +84,40 @@ HOSTS = """(module
   (func (export "there") (param i32) (result i32) (call $there (local.get 0))))"""
 
 
+class Granting:
+    """A supervisor whose guests are all granted a directory to read and one to write."""
+
+    def __init__(self, host, directory):
+        self._host = host
+        self._wasi = Wasi(dirs=(Dir(directory / "ro", "/ro"), Dir(directory / "rw", "/rw", "rw")))
+        self.compile = host.compile
+
+    def instantiate(self, module, imports=None):
+        return self._host.instantiate(module, imports, wasi=self._wasi)
+
+
 @pytest.fixture(scope="module")
-def host():
+def host(tmp_path_factory):
     """One supervisor a level, by level. (Of a fixture with this name, what it keeps in its cache is not a leak.)"""
     limits = Limits(fuel=None, wall_s=60.0, memory_bytes=1024 * MIB)
     made = {level: Supervisor(hardening=level, limits=limits, spares=0) for level in BOTH}
+    directory = tmp_path_factory.mktemp("granted")
+    for name in ("ro", "rw"):
+        (directory / name).mkdir()
     for host in made.values():
         host.instantiate(host.compile("(module)")).close()
-    yield made
+    yield {**made, GRANTED: Granting(made["default"], directory)}
     for host in made.values():
         host.close()
 
 
 @pytest.fixture
 def alike(host):
-    """alike(deed): what `deed(host)` returns, which must be the same on both."""
+    """alike(deed): what `deed(host)` returns, which must be the same on all."""
 
     def run(deed):
-        first, second = (deed(host[level]) for level in BOTH)
-        assert first == second
+        first, *others = (deed(host[level]) for level in (*BOTH, GRANTED))
+        assert others == [first, first]
         return first
 
     return run
@@ -281,15 +300,18 @@ def test_compile_errors(alike):
     assert {kind for kind, *_ in alike(deed)} == {CompileError}
 
 
-@pytest.mark.parametrize("level", BOTH)
+@pytest.mark.parametrize("level", [*BOTH, GRANTED])
 @pytest.mark.parametrize("spares", [0, 1])
-def test_an_interruptible_guest(level, spares):
+def test_an_interruptible_guest(level, spares, tmp_path):
     """The thread that hears of interrupts is under the filter, too, and does its work; so does a worker that waited."""
     limits = Limits(fuel=None, wall_s=60.0)
     source = """(module (func (export "ok") (result i32) (i32.const 42)) (func (export "spin") (loop $l (br $l))))"""
-    with Supervisor(hardening=level, limits=limits, engine=EngineConfig(interruptible=True), spares=spares) as host:
+    for name in ("ro", "rw"):
+        (tmp_path / name).mkdir()
+    hardening = level.split(",")[0]
+    with Supervisor(hardening=hardening, limits=limits, engine=EngineConfig(interruptible=True), spares=spares) as host:
         for _ in range(2):
-            with new(host, source) as instance:
+            with new(Granting(host, tmp_path) if level == GRANTED else host, source) as instance:
                 with pytest.raises(WallClockExceeded):
                     instance.call("spin", wall_s=0.05)
                 assert instance.alive
