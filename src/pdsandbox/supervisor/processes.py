@@ -18,7 +18,7 @@ from .. import __version__, generation
 from ..errors import Cause, InstantiationError, WasmError, WorkerCrashed
 from ..hardening import Hardening, HardeningReport, Layer, LayerReport
 from ..limits import EngineConfig, Limits
-from ..locate import wasmtime_library
+from ..locate import ENGINE_REVISION, wasmtime_library
 from ..platform import os_
 from ..protocol import control as c
 from . import monitor
@@ -249,11 +249,11 @@ class Processes:
 def _fingerprint(versions: str, engine: EngineConfig, limits: Limits) -> bytes:
     """Equal for supervisors that may share compiled code.
 
-    Of what the engine is configured with (`runtime.engine.Engine`), three things may be chosen; the rest is fixed, and
-    changes with our own version at most. The limits on compiling decide whether there is code, not which.
+    Of what the engine is configured with (`runtime.engine.Engine`), three things may be chosen; the rest is fixed for a
+    revision. The limits on compiling decide whether there is code, not which.
     """
     chosen = f"{engine.fuel} {engine.interruptible} {limits.stack_bytes}"
-    return f"{versions}; {chosen}; ".encode() + os_.cpu_features()
+    return f"{versions}, revision {ENGINE_REVISION}; {chosen}; ".encode() + os_.cpu_features()
 
 
 def _weakly(processes: weakref.ref[Processes]) -> Callable[[], None]:
