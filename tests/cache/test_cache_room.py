@@ -143,7 +143,7 @@ def test_what_cannot_be_removed(room, told):
 
 
 files = st.builds(
-    lambda number, kind, bytes_, used: File(f"{number}.{kind.value}", key(number), kind, bytes_, used),
+    lambda number, kind, bytes_, used: File(f"{number}.{kind.value}", kind, bytes_, used),
     st.integers(0, 10**6),
     st.sampled_from(Kind),
     st.integers(0, 1000),
@@ -165,9 +165,9 @@ def test_what_is_superfluous(files, most):
     rest = [file for file in files if file.kind is not Kind.WRITING]
     removed = [file for file in gone if file.kind is not Kind.WRITING]
     kept = [file for file in rest if file not in removed]
-    assert sum(file.bytes for file in kept) <= most
+    assert sum(file.size for file in kept) <= most
     if removed:  # the last one to go had to
-        assert sum(file.bytes for file in [*kept, removed[-1]]) > most
+        assert sum(file.size for file in [*kept, removed[-1]]) > most
     if any(file.kind is Kind.CODE for file in removed):
         assert all(file.kind is Kind.CODE for file in kept)
     used = [file.used if file.used <= now + ABANDONED_NS else 0 for file in removed if file.kind is Kind.CODE]

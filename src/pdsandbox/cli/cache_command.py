@@ -125,14 +125,14 @@ def _show(place: Place) -> tuple[dict[str, Any], list[str]]:
 def _document(seen: list[Seen]) -> dict[str, Any]:
     states = Counter(str(item.state) for item in seen)
     return {
-        "bytes": sum(item.file.bytes for item in seen),
+        "bytes": sum(item.file.size for item in seen),
         "states": dict(sorted(states.items())),
         "versions": dict(sorted(Counter(item.versions for item in seen if item.versions).items())),
         "files": [
             {
                 "name": item.file.name,
                 "state": str(item.state),
-                "bytes": item.file.bytes,
+                "bytes": item.file.size,
                 "used": item.file.used / 1e9,
                 "versions": item.versions or None,
                 "sha256": item.source.hex() or None,
@@ -156,7 +156,7 @@ def _lines(place: Place, seen: list[Seen]) -> list[str]:
         used = datetime.fromtimestamp(item.file.used // 10**9, tz=UTC)
         about = f"module sha256 {item.source.hex()}" if item.source else printable(item.file.name, 110)
         why = f": {printable(item.why)}" if item.why else ""
-        size = units.size(item.file.bytes)
+        size = units.size(item.file.size)
         lines.append(f"{size:>10}  {used:%Y-%m-%d %H:%M} UTC  {str(item.state) + why:<12}  {about}")
     if len(seen) > _ROWS:
         lines.append(f"... and {len(seen) - _ROWS:,} more: --json shows all")

@@ -14,14 +14,13 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from .diskplace import ABANDONED_NS
 
-#: Each store looks at all of them: 2,000 take 5 ms.
-MAX_FILES: Final = 2000
-_NAME: Final = re.compile(r"([0-9a-f]{64})(?:\.[0-9a-f]{16})?\.(code|damaged|writing)")
+#: Each store looks at all of them: 1,000 take 5 ms.
+MAX_FILES: Final = 1000
+_NAME: Final = re.compile(r"[0-9a-f]{64}(?:\.[0-9a-f]{16})?\.(code|damaged|writing)")
 
 
 class Kind(enum.Enum):
@@ -32,15 +31,21 @@ class Kind(enum.Enum):
     WRITING = "writing"
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+
+class File(NamedTuple):
     """One file of ours. `used`: when it was last written or read, nanoseconds of the file system's clock."""
 
     name: str
-    key: bytes
     kind: Kind
-    bytes: int
+    size: int
     used: int
+
+    @property
+    def key(self) -> bytes:
+        """The key in its name."""
+        return bytes.fromhex(self.name[:64])
 
 
 def name_of(key: bytes, kind: Kind, *, another: bool = False) -> str:
@@ -61,8 +66,7 @@ def listed(directory: int) -> list[File]:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            key, kind = bytes.fromhex(match[1]), Kind(match[2])
-            found.append(File(entry.name, key, kind, status.st_size, status.st_mtime_ns))
+            found.append(File(entry.name, _KINDS[match[1]], status.st_size, status.st_mtime_ns))
     return found
 
 
@@ -78,10 +82,10 @@ def superfluous(files: Iterable[File], most_bytes: int, now: int) -> list[File]:
         elif abs(now - file.used) > ABANDONED_NS:
             gone.append(file)
     kept.sort(key=lambda file: (file.kind is Kind.CODE, file.used if file.used <= now + ABANDONED_NS else 0))
-    total = sum(file.bytes for file in kept)
+    total = sum(file.size for file in kept)
     for count, file in zip(range(len(kept), 0, -1), kept, strict=True):
         if total <= most_bytes and count <= MAX_FILES:
             break
         gone.append(file)
-        total -= file.bytes
+        total -= file.size
     return gone

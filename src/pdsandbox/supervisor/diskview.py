@@ -106,7 +106,7 @@ def clear(place: Place) -> Cleared:
             try:
                 if remove(directory, file.name):
                     files += 1
-                    bytes_ += file.bytes
+                    bytes_ += file.size
             except OSError as exc:
                 failures.append(f"{file.name}: {exc.strerror}")
     finally:

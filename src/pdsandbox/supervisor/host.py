@@ -55,7 +55,7 @@ class Supervisor(WasmHost):
                   $XDG_STATE_HOME/pdsandbox (by default ~/.local/state/pdsandbox). Where it cannot be used, one warning
                   says why, and modules are compiled (default: none)
     cache_bytes   bytes of compiled code kept in memory, least recently used out first (default 256 MiB; 100 modules);
-                  and, by themselves, in `cache_dir` (2,000 modules)
+                  and, by themselves, in `cache_dir` (1,000 modules)
     hardening     "default": every layer that this machine offers; "strict": refuse to start unless all are to be had
                   (InstantiationError, cause HOST, naming what is missing and how to get it); "off": none, for
                   debugging; or a `Hardening`
