@@ -9,6 +9,7 @@ import pytest
 from caching import Shelf
 
 from pdsandbox.supervisor import diskplace
+from pdsandbox.supervisor.disk import DiskCache
 from pdsandbox.supervisor.diskplace import Place, Unusable, default_directory, default_secret
 
 CODE = b"native code"
@@ -101,6 +102,25 @@ def test_a_link_to_a_directory(shelf, told):
     unused(shelf, told, "mode 755")
 
 
+def test_a_link_that_anybody_may_replace(shelf, told, tmp_path):
+    """The directories above the link count as well as those above its target."""
+    shelf.store("this", CODE)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "links").mkdir()
+    shelf.path.rename(tmp_path / "target" / "cache")
+    (tmp_path / "links" / "cache").symlink_to(tmp_path / "target" / "cache")
+    shelf.cache = DiskCache(Place(str(tmp_path / "links" / "cache"), str(shelf.secret)), 1 << 20)
+    assert shelf.load("this") == CODE
+    for folder in ("links", "target"):
+        (tmp_path / folder).chmod(0o777)
+        assert shelf.load("this") is None
+        told.once(str(tmp_path / folder), "writable for everybody")
+        (tmp_path / folder).chmod(0o755)
+        told.forget()
+        shelf.cache = DiskCache(Place(str(tmp_path / "links" / "cache"), str(shelf.secret)), 1 << 20)
+    assert shelf.load("this") == CODE
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -125,7 +145,7 @@ def test_a_directory_that_cannot_be_made(tmp_path, told):
     """As below /proc, where there is nothing to make."""
     cache = diskplace.Place("/proc/nothing/here", str(tmp_path / "state" / "cache.key"))
     shelf = Shelf(tmp_path)
-    shelf.cache = type(shelf.cache)(cache, 1 << 20)
+    shelf.cache = DiskCache(cache, 1 << 20)
     shelf.store("this", CODE)
     told.once("/proc/nothing")
 
@@ -185,7 +205,7 @@ def test_a_secret_that_cannot_be_had(shelf, told, how):
     if how == "open":
         shelf.secret.parent.chmod(0o750)
     else:
-        shelf.cache = type(shelf.cache)(Place(str(shelf.path), None), 1 << 20)
+        shelf.cache = DiskCache(Place(str(shelf.path), None), 1 << 20)
     assert shelf.load("this") is None
     shelf.store("that", CODE)
     assert entry.exists()
@@ -198,7 +218,7 @@ def test_a_secret_inside_the_cache(tmp_path, told, where):
     """Whoever may write there could bring one along: refused."""
     shelf = Shelf(tmp_path)
     shelf.path.mkdir(mode=0o700)
-    shelf.cache = type(shelf.cache)(Place(str(shelf.path), str(tmp_path / where / "cache.key")), 1 << 20)
+    shelf.cache = DiskCache(Place(str(shelf.path), str(tmp_path / where / "cache.key")), 1 << 20)
     shelf.store("this", CODE)
     assert shelf.names() == set()
     told.once("in the cache itself")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -34,6 +36,30 @@ def test_fifty_processes(tmp_path):
     shelf.store("last", CODE)
     assert sum(path.stat().st_size for path in shelf.path.iterdir()) <= 10_000
     assert shelf.load("last") == CODE
+
+
+@pytest.mark.hammer
+def test_many_threads(tmp_path, told):
+    """One cache in eight threads, with room for half of what they store: as above."""
+    shelf = Shelf(tmp_path, 10_000)
+    codes = {name: bytes([name]) * (2000 + 100 * name) for name in range(8)}
+
+    def work(seed):
+        dice, found = random.Random(seed), 0
+        for _ in range(40):
+            name = dice.choice(list(codes))
+            code = shelf.load(name)
+            if code is None:
+                shelf.store(name, codes[name])
+            else:
+                assert code == codes[name]
+                found += 1
+        return found
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(work, range(8))) > 0
+    assert told.warnings == []
+    assert {name.rpartition(".")[2] for name in shelf.names()} == {"code"}
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename"])

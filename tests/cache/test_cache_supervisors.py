@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import pickle
 import stat
@@ -201,6 +202,15 @@ def test_a_relative_directory(make_supervisor, compilers, tmp_path, monkeypatch)
     assert stat.S_IMODE((tmp_path / "here").stat().st_mode) == 0o700
 
 
+def test_a_relative_directory_of_nowhere(tmp_path, monkeypatch):
+    """Where the working directory is gone: ValueError that says so."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ValueError, match="cache_dir 'here' is relative"):
+        Supervisor(cache_dir="here")
+
+
 @pytest.mark.parametrize("wrong", ["", "a\0b", b"bytes", 1, True, object()], ids=repr)
 def test_what_is_no_directory(wrong):
     """ValueError or TypeError that names the option, at once."""
@@ -246,6 +256,16 @@ def test_what_was_loaded_is_sealed_and_shared(make_supervisor):
             os.pwrite(artifact.fd, b"x", 0)
     finally:
         artifact.close()
+
+
+def test_equal_modules_at_once(make_supervisor, compilers):
+    """Threads that want one module: it is compiled once, stored, and loaded once by the next supervisor's."""
+    for _ in range(2):
+        host = make_supervisor()
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            modules = list(pool.map(host.compile, [SOURCE] * 8))
+        assert len({id(module.compiled) for module in modules}) == 1
+    assert len(compilers) == 1
 
 
 def test_errors_are_not_kept(make_supervisor, compilers, tmp_path):

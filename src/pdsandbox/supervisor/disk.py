@@ -21,7 +21,7 @@ from ..text import one_line
 from . import diskfiles
 from .diskfiles import Kind, name_of
 from .diskformat import HEAD_BYTES, Damaged, Head, Sealer, Types
-from .diskplace import Place, Unusable, create, open_regular, remove, status
+from .diskplace import Place, Unusable, create, open_regular, remove, status, sync
 from .module import Artifact, Compiled
 
 log = logging.getLogger("pdsandbox")
@@ -75,23 +75,10 @@ class DiskCache:
             finally:
                 os.close(fd)
         except Damaged as exc:
-            self._quarantine(directory, name, key, seen)
-            self._tell(f"had a damaged entry, {name}, which was set aside", exc)
+            aside = "was" if _set_aside(directory, name, key, seen) else "could not be"
+            self._tell(f"had a damaged entry, {name}, which {aside} set aside", exc)
             return None
         return found
-
-    def _quarantine(self, directory: int, name: str, key: bytes, seen: os.stat_result) -> None:
-        """Out of the way, unless another process has put a new one there meanwhile."""
-        now = status(directory, name)
-        if now is None or (now.st_dev, now.st_ino) != (seen.st_dev, seen.st_ino):
-            return
-        try:
-            os.rename(name, name_of(key, Kind.DAMAGED), src_dir_fd=directory, dst_dir_fd=directory)
-        except FileNotFoundError:
-            pass
-        except OSError:  # a directory of that name, say
-            aside = name_of(key, Kind.DAMAGED, another=True)
-            os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=directory)
 
     def store(self, key: bytes, source: bytes, versions: str, compiled: Compiled) -> None:
         """Keep it, if there is room for it at all. `source` is the SHA-256 of what it was compiled from."""
@@ -179,8 +166,25 @@ def write_entry(directory: int, head: Head, types: bytes, artifact: int, secret:
         raise
     finally:
         os.close(fd)
-    os.fsync(directory)
+    sync(directory)
     return now
+
+
+def _set_aside(directory: int, name: str, key: bytes, seen: os.stat_result) -> bool:
+    """Quarantine the entry; whether it is out of the way. If another process has put a new one there, it is."""
+    now = status(directory, name)
+    if now is None or (now.st_dev, now.st_ino) != (seen.st_dev, seen.st_ino):
+        return True
+    for another in (False, True):  # there may be a directory of the first name
+        try:
+            aside = name_of(key, Kind.DAMAGED, another=another)
+            os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=directory)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def _read(fd: int, count: int) -> bytes:

@@ -146,15 +146,15 @@ def _open_private(path: str, *, make: bool) -> int:
 
 
 def _check_above(path: str) -> None:
-    """Where everybody may write, everybody may put another directory of this user's in the place of this one."""
-    above = os.path.dirname(os.path.realpath(path))
-    while True:
-        mode = os.stat(above).st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise Unusable(f"{path} is beneath {above}, which is writable for everybody (mode {stat.S_IMODE(mode):o})")
-        above, below = os.path.dirname(above), above
-        if above == below:
-            return
+    """Where everybody may write, everybody may put another directory of this user's in the place of this one, or of a
+    link that leads to it."""
+    for start in dict.fromkeys((path, os.path.realpath(path))):
+        above, below = os.path.dirname(start), start
+        while above != below:
+            mode = stat.S_IMODE(os.stat(above).st_mode)
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                raise Unusable(f"{path} is beneath {above}, which is writable for everybody (mode {mode:o})")
+            above, below = os.path.dirname(above), above
 
 
 def _make_directory(path: str) -> None:
@@ -196,7 +196,7 @@ def _make_secret(directory: int, name: str, *, replace: bool) -> None:
                 os.link(scratch, name, src_dir_fd=directory, dst_dir_fd=directory)
             except FileExistsError:
                 pass
-        os.fsync(directory)
+        sync(directory)
         _sweep(directory, f".{name}.", now)
     finally:
         remove(directory, scratch)
@@ -208,6 +208,14 @@ def _sweep(directory: int, prefix: str, now: int) -> None:
             found = status(directory, name)
             if found is not None and now - found.st_mtime_ns > ABANDONED_NS:
                 remove(directory, name)
+
+
+def sync(directory: int) -> None:
+    """Bring its names to the disk, where the file system can: one that is lost in a power cut is a miss, no more."""
+    try:
+        os.fsync(directory)
+    except OSError:
+        pass
 
 
 def status(directory: int, name: str) -> os.stat_result | None:

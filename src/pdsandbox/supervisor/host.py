@@ -344,7 +344,11 @@ def _disk(path: str | None, most_bytes: int) -> DiskCache | None:
         return None
     from . import disk, diskplace  # most programs need none of it
 
-    return disk.DiskCache(diskplace.Place(os.path.abspath(path), diskplace.default_secret()), most_bytes)
+    try:
+        place = diskplace.Place(os.path.abspath(path), diskplace.default_secret())
+    except FileNotFoundError as exc:
+        raise ValueError(f"cache_dir {path!r} is relative, and there is no working directory") from exc
+    return disk.DiskCache(place, most_bytes)
 
 
 def _count(name: str, value: object, low: int, high: int) -> int:
