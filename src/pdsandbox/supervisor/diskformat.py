@@ -19,8 +19,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from ..externs import ExportType, ImportType
 from ..protocol import metadata
@@ -39,8 +38,7 @@ class Damaged(Exception):
     """This is no entry that was made with this secret: why, in a few words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The first HEAD_BYTES."""
 
     key: bytes
@@ -86,8 +84,7 @@ class Sealer:
             raise Damaged("its contents do not match its tag")
 
 
-@dataclass(frozen=True, slots=True)
-class Types:
+class Types(NamedTuple):
     """What is known of a module beside its code."""
 
     versions: str
