@@ -211,7 +211,11 @@ def test_a_relative_directory_of_nowhere(tmp_path, monkeypatch):
         Supervisor(cache_dir="here")
 
 
-@pytest.mark.parametrize("wrong", ["", "a\0b", b"bytes", 1, True, object()], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "a\0b", b"bytes", 1, True, object()],
+    ids=lambda given: "object" if type(given) is object else repr(given),
+)
 def test_what_is_no_directory(wrong):
     """ValueError or TypeError that names the option, at once."""
     with pytest.raises((ValueError, TypeError), match="cache_dir"):
