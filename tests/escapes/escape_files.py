@@ -132,7 +132,8 @@ _NO_IPV6 = {"EADDRNOTAVAIL": "no IPv6 here", "EAFNOSUPPORT": "no IPv6 here", "EN
 
 
 FILES = (
-    Attempt("open a file for reading", _read_secret, "EPERM"),
+    # Loading maps its module by a path; for the others there is Landlock.
+    Attempt("open a file for reading", _read_secret, "EPERM", loading="EACCES", granted="EACCES"),
     Attempt("open a file for writing", _write_secret, "EPERM"),
     Attempt("create a file", _create, "EPERM"),
     Attempt("open by the old call", _open_by_old_call, "EPERM"),
@@ -145,7 +146,7 @@ FILES = (
     Attempt(
         "stat as of a descriptor", _path_at("newfstatat", _BUFFER, _AT_EMPTY_PATH), "EPERM", loading=OK, granted=OK
     ),
-    Attempt("statx", _path_at("statx", 0, 0x7FF, _BUFFER), "EPERM"),
+    Attempt("statx", _path_at("statx", 0, 0x7FF, _BUFFER), "EPERM", loading="ENOSYS", granted="ENOSYS"),
     Attempt("access", lambda s: call("access", s.secret.encode(), os.R_OK), "EPERM"),
     Attempt("faccessat2", _path_at("faccessat2", os.R_OK, 0), "EPERM", unproven=NOT_BUILT_IN),
     Attempt("readlink", lambda _s: os.readlink("/proc/self/exe"), "EPERM"),
@@ -165,10 +166,18 @@ FILES = (
         "read own executable",
         lambda _s: _open("/proc/self/exe", os.O_RDONLY),
         "EPERM",
+        loading="EACCES",
+        granted="EACCES",
         unproven={"EACCES": "this user may run Python, not read it"},
     ),
     Attempt("open own memory", lambda _s: _open("/proc/self/mem", os.O_RDWR), "EPERM"),
-    Attempt("read the supervisor's environment", lambda s: _open(f"/proc/{s.supervisor}/environ", 0), "EPERM"),
+    Attempt(
+        "read the supervisor's environment",
+        lambda s: _open(f"/proc/{s.supervisor}/environ", 0),
+        "EPERM",
+        loading="EACCES",
+        granted="EACCES",
+    ),
     Attempt("open the supervisor's memory", lambda s: _open(f"/proc/{s.supervisor}/mem", os.O_RDWR), "EPERM"),
     Attempt("open a sibling's memory", lambda s: _open(f"/proc/{s.sibling}/mem", os.O_RDWR), "EPERM"),
     Attempt("name_to_handle_at", _handle_of, "EPERM", unproven={"EOPNOTSUPP": "this file system has no handles"}),

@@ -173,7 +173,7 @@ UNSEEN = (
         "EPERM",
         unproven={"EOPNOTSUPP": "not on this file system"},
     ),
-    Attempt("statx of a file", at_granted("statx", "rw", "inside", 0, 0x7FF, _BUFFER), "EPERM"),
+    Attempt("statx of a file", at_granted("statx", "rw", "inside", 0, 0x7FF, _BUFFER), "ENOSYS"),
     Attempt("stat that follows a link", at_granted("newfstatat", "rw", "out", _BUFFER, 0), "EPERM"),
     Attempt(
         "a file that only root may open",

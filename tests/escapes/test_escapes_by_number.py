@@ -21,13 +21,13 @@ FILES = """lseek fstat newfstatat fcntl getdents64 readlinkat preadv fsync fdata
 WRITING = """pwritev pwritev2 ftruncate fallocate mkdirat unlinkat renameat linkat symlinkat utimensat"""
 ALLOWED = {
     "locked": EVERYWHERE + " setitimer clock_getres",
-    "loading": EVERYWHERE + " setitimer clock_getres recvmsg fcntl seccomp fstat newfstatat prctl",
+    "loading": EVERYWHERE + " setitimer clock_getres recvmsg fcntl seccomp openat fstat newfstatat prctl",
     "compiling": EVERYWHERE,
-    "reading": f"{EVERYWHERE} setitimer clock_getres {FILES} openat2",
-    "granted": f"{EVERYWHERE} setitimer clock_getres {FILES} {WRITING} openat2",
+    "reading": f"{EVERYWHERE} setitimer clock_getres {FILES} openat openat2",
+    "granted": f"{EVERYWHERE} setitimer clock_getres {FILES} {WRITING} openat openat2",
     "reading, old": f"{EVERYWHERE} setitimer clock_getres {FILES} openat",
     "granted, old": f"{EVERYWHERE} setitimer clock_getres {FILES} {WRITING} openat",
-    "granted_loading": f"{EVERYWHERE} setitimer clock_getres recvmsg seccomp prctl {FILES} {WRITING} openat2",
+    "granted_loading": f"{EVERYWHERE} setitimer clock_getres recvmsg seccomp prctl {FILES} {WRITING} openat openat2",
 }
 TABLES = {
     "locked": {**filters.LOADING, **filters.LOCKED},

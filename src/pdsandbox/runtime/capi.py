@@ -36,6 +36,7 @@ _BLOCKING: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "wasm_engine_delete": (None, (_P,)),
     "wasmtime_module_new": (_P, (_P, c_char_p, _N, _P)),
     "wasmtime_module_deserialize": (_P, (_P, _P, _N, _P)),
+    "wasmtime_module_deserialize_file": (_P, (_P, c_char_p, _P)),
     "wasmtime_module_serialize": (_P, (_P, _P)),
     "wasmtime_module_delete": (None, (_P,)),
     "wasmtime_module_imports": (None, (_P, _P)),

@@ -82,8 +82,19 @@ class Engine:
         out = ctypes.c_void_p()
         with capi.buffer_address(artifact) as (address, size):
             error = c.wasmtime_module_deserialize(self.handle, address, size, ctypes.addressof(out))
+        return self._loaded(out, error)
+
+    def deserialize_mapped(self, fd: int) -> Module:
+        """The same from a file that nobody can change any more, whose pages all who load it share. It may be closed
+        then."""
+        out = ctypes.c_void_p()
+        path = b"/proc/self/fd/%d" % fd
+        error = self.capi.wasmtime_module_deserialize_file(self.handle, path, ctypes.addressof(out))
+        return self._loaded(out, error)
+
+    def _loaded(self, out: ctypes.c_void_p, error: int | None) -> Module:
         if error:
-            text = one_line(capi.take_text(c, error))
+            text = one_line(capi.take_text(self.capi, error))
             raise CompileError(f"the compiled artifact cannot be loaded: {text}", cause=Cause.HOST)
         return Module(self, out.value)
 

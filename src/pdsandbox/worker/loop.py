@@ -156,10 +156,11 @@ class Worker:
                 self._give_up(lambda lockdown: lockdown.grant(dirs))
                 self._give_up(lambda lockdown: lockdown.enter(Role.WORKER, self._threads()))
             system = self._system = None if load.wasi is None else system_of(load.wasi, guest, server, dirs)
-            artifact = self._map_artifact()
+            artifact = self._take_artifact()
             if load.wall_us:
                 server.backstop.arm(load.wall_us, time.monotonic())
-            module = self._engine.deserialize(artifact)
+            module = self._engine.deserialize_mapped(artifact)
+            os.close(artifact)
             os_.set_name(_NAME)
             self._give_up(Lockdown.lock)
 
@@ -226,8 +227,8 @@ class Worker:
                 offers[spec.module, spec.name] = Offer(spec.type, None, pd)
         return offers
 
-    def _map_artifact(self) -> memoryview:
-        """The compiled module, which nobody can change any more."""
+    def _take_artifact(self) -> int:
+        """The compiled module, which nobody can change any more, as a descriptor."""
         fd = self._artifact
         if fd < 0:
             assert self._spare_socket is not None
@@ -240,12 +241,9 @@ class Worker:
             self._listening.release()  # from now on what comes there is an interrupt
         elif self._socket >= 0:  # else it is a rehearsal
             os.close(self._socket)
-        try:
-            if not os_.is_sealed(fd):
-                raise SystemExit("the artifact is not sealed")
-            return memoryview(os_.map_readonly(fd))
-        finally:
-            os.close(fd)
+        if not os_.is_sealed(fd):
+            raise SystemExit("the artifact is not sealed")
+        return fd
 
     def _start_listening(self) -> None:
         """A thread of its own: a packet on the socket interrupts the guest, wherever it is in its own code.

@@ -133,6 +133,7 @@ NUMBERS: Final = {
     "fsmount": 432,
     "pidfd_open": 434,
     "clone3": 435,
+    "statx": 332,
     "openat2": 437,
     "pidfd_getfd": 438,
     "process_madvise": 440,
@@ -205,6 +206,9 @@ _FUTURE: Final[dict[str, Rule]] = {
     # A guest may ask how fine its clocks are; mostly the C library knows without the kernel.
     "clock_getres": (Only(0, _CLOCKS),),
     "recvmsg": ALLOW,
+    # The engine maps a module by its path, /proc/self/fd/N, so that workers share its pages. Landlock allows no other.
+    "openat": (Only(2, (os.O_RDONLY | os.O_CLOEXEC,)),),
+    "statx": errno_of(errno.ENOSYS),  # it goes on with fstat(2)
     "fcntl": (Only(1, (_F_DUPFD_CLOEXEC, _F_GET_SEALS)),),
     "seccomp": (Only(0, (_SET_MODE_FILTER,)), Only(1, (_TSYNC,))),
     # Which of the two fstat(3) makes is the C library's affair.
@@ -256,7 +260,9 @@ _NO_LONGER: Final[dict[str, Rule]] = {
 
 LOADING: Final = _numbered(_DEADLY, _BASIC, _FUTURE)
 #: Only what LOADING allows and this does not: all else is left to LOADING.
-LOCKED: Final = _numbered(dict.fromkeys(("fcntl", "fstat", "newfstatat"), errno_of(errno.EPERM)), _NO_LONGER)
+LOCKED: Final = _numbered(
+    dict.fromkeys(("openat", "statx", "fcntl", "fstat", "newfstatat"), errno_of(errno.EPERM)), _NO_LONGER
+)
 #: The same on top of `loading_files`.
 LOCKED_FILES: Final = _numbered({"fcntl": (Only(1, _LISTING),)}, _NO_LONGER)
 COMPILING: Final = _numbered(_DEADLY, _BASIC)
