@@ -95,7 +95,7 @@ class WasmInstance(abc.ABC):
         Returns when the program ends by itself, whatever its exit code. Raises CallError when there is no `_start`;
         otherwise what `call` raises, with what the program had written as `.output`.
         """
-        raise CallError(f"{type(self).__name__} does not run commands yet; use WasmtimeHost")
+        raise CallError(f"{type(self).__name__} does not run commands")
 
     def output(self) -> Output:
         """What the guest has written to captured streams since this was last asked, or since `run` returned it."""

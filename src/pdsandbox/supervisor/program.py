@@ -44,7 +44,8 @@ def written(talk: Conversation, wall_s: float | None) -> Output:
         return streams.last_words(cut=True)
     output, any_came = streams.take()
     if any_came and talk.handle.alive:
-        watch = talk.begin(time.monotonic(), wall_s)
+        # Nothing runs, so the worker is not judged now: what has come is not to be lost for what it is found to use.
+        watch, talk.busy = talk.watch(time.monotonic(), wall_s), True
         try:
             streams.tell_taken(watch)
         except WasmError as exc:

@@ -24,8 +24,8 @@ from ..wasi import Wasi
 from . import monitor
 from .channel import SOON_S, Channel
 
-# What is sent along with LOAD takes no round trips, but memory of the worker's.
-_SENT_ALONG: Final = 64 << 10
+# What is sent along with LOAD takes no round trips. It is to fit into the pipe with it, so that nobody waits.
+_SENT_ALONG: Final = 32 << 10
 _EVENTS: Final = select.POLLIN | select.POLLOUT
 _STREAM_TAKEN: Final = m.StreamTaken().frame()
 _ALWAYS: Final = select.POLLHUP | select.POLLERR | select.POLLNVAL
