@@ -248,7 +248,7 @@ class Model:
         count = size = 0
         failed: Verdict | None = None
         self._log_failed = False
-        legal = {due, m.HOST_CALL, *m.OF_STREAMS} | (set() if due == m.RESULTS else {m.ERROR})
+        legal = {due, m.HOST_CALL, *m.OF_WASI} | (set() if due == m.RESULTS else {m.ERROR})
         if due == m.RESULT:
             legal.add(m.HOST_LOG)
         while True:
@@ -261,7 +261,7 @@ class Model:
                 return kind, payload, failed
             if ends:
                 self._broke()
-            if kind in m.OF_STREAMS:
+            if kind in m.OF_WASI:
                 failed = self._stream(kind, payload, failed)
                 continue
             request = self._decode(m.HostCall, payload)
@@ -294,7 +294,7 @@ class Model:
             self._broke()
         if failed is not None:
             return failed  # it is not carried out
-        if not 4 <= len(payload) <= 4 + m.STREAM_BYTES or kind == m.STREAM_POLL:
+        if not 4 <= len(payload) <= 4 + m.STREAM_BYTES or kind in (m.STREAM_POLL, m.LINK_TIMES):
             self._broke()
         number, data = int.from_bytes(payload[:4], "little"), payload[4:]
         if kind == m.STREAM_OUT:

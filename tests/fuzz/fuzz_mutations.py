@@ -134,7 +134,7 @@ def odd_log(dice: Dice) -> bytes:
 
 def odd_stream(dice: Dice) -> bytes:
     """What a guest says of its standard streams, with numbers and data that may or may not fit."""
-    kind = dice.choice((m.STREAM_OUT, m.STREAM_OUT, m.STREAM_WRITE, m.STREAM_READ, m.STREAM_POLL))
+    kind = dice.choice((m.STREAM_OUT, m.STREAM_OUT, m.STREAM_WRITE, m.STREAM_READ, m.STREAM_POLL, m.LINK_TIMES))
     data = dice.data(dice.below(12)) if dice.one_in(2) else bytes(dice.below(4))
     if dice.one_in(16):
         data = bytes(dice.choice((65535, 65536, 65537, 200_000)))

@@ -73,7 +73,7 @@ class Honest:
         said: list[bytes] = []
         while self._now:
             said.append(self._now.popleft())
-            self._waits = said[-1][4] in (m.HOST_CALL, m.STREAM_WRITE, m.STREAM_READ, m.STREAM_POLL)
+            self._waits = said[-1][4] in (m.HOST_CALL, m.STREAM_WRITE, m.STREAM_READ, m.STREAM_POLL, m.LINK_TIMES)
             if self._waits:
                 break
         return said

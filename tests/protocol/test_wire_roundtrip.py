@@ -132,6 +132,7 @@ def test_message_caps_hold_at_both_sides() -> None:
 OPEN_ENDED = (
     *(messages.Resolve, messages.MemWrite, messages.Compile, messages.MemData, messages.Artifact),
     *(messages.StreamReply, messages.StreamOut, messages.StreamWrite, messages.StreamRead, messages.StreamPoll),
+    messages.LinkTimes,
 )
 
 

@@ -20,7 +20,7 @@ WORKER = frozenset(
     cls.KIND
     for cls in (
         *(m.Ready, m.Loaded, m.Result, m.Results, m.Error, m.HostCall, m.HostLog, m.MemData, m.MemDone),
-        *(m.StreamOut, m.StreamWrite, m.StreamRead, m.StreamPoll, m.Compiled, m.Artifact),
+        *(m.StreamOut, m.StreamWrite, m.StreamRead, m.StreamPoll, m.LinkTimes, m.Compiled, m.Artifact),
     )
 )
 

@@ -87,6 +87,7 @@ MESSAGES: tuple[m.Message, ...] = (
     m.StreamWrite(2, b"error\n"),
     m.StreamRead(4096),
     m.StreamPoll(m.FOREVER, bytes((1, 4, 0))),
+    m.LinkTimes(0, m.LINK_LAYOUT.pack(1, 2**64 - 1, 10, 999_999_999, 0, (1 << 30) - 2) + b"a/link"),
     m.MemData(b"\0" * 16),
     m.MemDone(),
     COMPILED,

@@ -111,6 +111,7 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.StreamWrite: st.builds(m.StreamWrite, *of_stream),
     m.StreamRead: st.builds(m.StreamRead, *of_stream),
     m.StreamPoll: st.builds(m.StreamPoll, *of_stream),
+    m.LinkTimes: st.builds(m.LinkTimes, *of_stream),
     m.Compile: st.builds(m.Compile, st.booleans(), blob),
     m.Ready: st.builds(m.Ready),
     m.Loaded: st.builds(m.Loaded, u64, u64, u64),

@@ -41,6 +41,7 @@ LIES = [
     ("a poll of what cannot be waited for", m.StreamPoll(0, bytes((1, 0, 0))).frame()),
     ("a poll of nothing", m.StreamPoll(m.FOREVER, bytes(3)).frame()),
     ("a poll of too much", m.StreamPoll(0, bytes((0, 0, 4, 0))).frame()),
+    ("times of a link without directories", m.LinkTimes(0, m.LINK_LAYOUT.pack(1, 2, 3, 4, 5, 6) + b"link").frame()),
     ("an answer", m.StreamReply(0).frame()),
 ]
 

@@ -35,6 +35,7 @@ STREAM_OUT: Final = 42
 STREAM_WRITE: Final = 43
 STREAM_READ: Final = 44
 STREAM_POLL: Final = 45
+LINK_TIMES: Final = 46
 # Compiler to supervisor.
 COMPILED: Final = 48
 ARTIFACT: Final = 49
@@ -51,10 +52,10 @@ HOST_CALL_LAYOUT: Final = struct.Struct("<IIIIQQ")  # index, bytes of slots, of 
 
 # HOST_LOG is a HOST_CALL that waits for no answer.
 
-#: What a guest asks of its standard streams.
-OF_STREAMS: Final = frozenset((STREAM_OUT, STREAM_WRITE, STREAM_READ, STREAM_POLL))
+#: What a guest's WASI says that the worker cannot do by itself.
+OF_WASI: Final = frozenset((STREAM_OUT, STREAM_WRITE, STREAM_READ, STREAM_POLL, LINK_TIMES))
 #: What a worker may say in the middle of an operation, before the reply.
-ASIDES: Final = OF_STREAMS | {HOST_CALL, HOST_LOG}
+ASIDES: Final = OF_WASI | {HOST_CALL, HOST_LOG}
 
 #: CALL flag: calls follow closely and a core is free, so the worker may spin briefly for the next one.
 SPIN: Final = 1

@@ -25,6 +25,7 @@ from .layout import HOST_CALL_LAYOUT as HOST_CALL_LAYOUT
 from .layout import HOST_FAIL as HOST_FAIL
 from .layout import HOST_LOG as HOST_LOG
 from .layout import HOST_RETURN as HOST_RETURN
+from .layout import LINK_TIMES as LINK_TIMES
 from .layout import LOAD as LOAD
 from .layout import LOADED as LOADED
 from .layout import MAX_AHEAD as MAX_AHEAD
@@ -34,7 +35,7 @@ from .layout import MEM_DATA as MEM_DATA
 from .layout import MEM_DONE as MEM_DONE
 from .layout import MEM_READ as MEM_READ
 from .layout import MEM_WRITE as MEM_WRITE
-from .layout import OF_STREAMS as OF_STREAMS
+from .layout import OF_WASI as OF_WASI
 from .layout import PD_NAMES as PD_NAMES
 from .layout import READY as READY
 from .layout import RESOLVE as RESOLVE
@@ -78,10 +79,12 @@ from .requests import MemWrite as MemWrite
 from .requests import OfferSpec as OfferSpec
 from .requests import Resolve as Resolve
 from .wasi import FOREVER as FOREVER
+from .wasi import LINK_LAYOUT as LINK_LAYOUT
 from .wasi import STREAM_BYTES as STREAM_BYTES
 from .wasi import STREAM_LAYOUT as STREAM_LAYOUT
 from .wasi import STREAMS as STREAMS
 from .wasi import DirSpec as DirSpec
+from .wasi import LinkTimes as LinkTimes
 from .wasi import StreamOut as StreamOut
 from .wasi import StreamPoll as StreamPoll
 from .wasi import StreamRead as StreamRead
@@ -97,7 +100,7 @@ MESSAGES: Final[dict[int, type[Message]]] = {
     for cls in (
         Load, Resolve, Call, CallMany, MemRead, MemWrite, HostReturn, HostFail, Compile,
         Ready, Loaded, Result, Results, Error, HostCall, HostLog, MemData, MemDone, Compiled, Artifact,
-        StreamReply, StreamTaken, StreamOut, StreamWrite, StreamRead, StreamPoll,
+        StreamReply, StreamTaken, StreamOut, StreamWrite, StreamRead, StreamPoll, LinkTimes,
     )
 }  # fmt: skip
 

@@ -61,8 +61,8 @@ def _host_rows(running: State, host: State, memory: State) -> dict[tuple[State, 
 
 
 def _stream_rows(running: State, waiting: State) -> dict[tuple[State, int], State]:
-    """The guest's standard streams inside `running`: what is captured is not answered."""
-    asked = (m.STREAM_WRITE, m.STREAM_READ, m.STREAM_POLL)
+    """What WASI asks inside `running`: what is captured of the guest's streams is not answered."""
+    asked = m.OF_WASI - {m.STREAM_OUT}
     answered = (m.STREAM_REPLY, m.HOST_FAIL)
     return {
         (running, m.STREAM_OUT): running,
@@ -98,7 +98,7 @@ TABLE: Final[dict[tuple[State, int], State]] = {
     (S.CALLING, m.HOST_LOG): S.CALLING,
     (S.CALLING, m.HOST_FAIL): S.CALLING_FAILED,
     (S.CALLING_FAILED, m.HOST_LOG): S.CALLING_FAILED,
-    **{(S.CALLING_FAILED, kind): S.CALLING_FAILED for kind in (m.HOST_CALL, *m.OF_STREAMS)},
+    **{(S.CALLING_FAILED, kind): S.CALLING_FAILED for kind in (m.HOST_CALL, *m.OF_WASI)},
     (S.CALLING_FAILED, m.RESULT): S.IDLE,
     (S.CALLING_FAILED, m.ERROR): S.IDLE,
     **_host_rows(S.CALLING, S.CALLING_HOST, S.CALLING_MEMORY),

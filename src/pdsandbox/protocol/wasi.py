@@ -12,6 +12,7 @@ from typing import ClassVar, Final, NamedTuple, Self
 
 from .codec import Reader, Writer
 from .layout import (
+    LINK_TIMES,
     STREAM_OUT,
     STREAM_POLL,
     STREAM_READ,
@@ -31,6 +32,9 @@ FOREVER: Final = 2**32 - 1
 STREAMS: Final = 3
 #: What comes before the data.
 STREAM_LAYOUT: Final = struct.Struct("<I")
+#: Data of a LINK_TIMES: device, inode; seconds and nanoseconds, as utimensat(2) has them, of access and of change. Then
+#: comes the path.
+LINK_LAYOUT: Final = struct.Struct("<QQQIQI")
 
 # Arguments and environment take 2 MiB together, and each at least one byte and a pointer.
 _MAX_STRINGS: Final = 1 << 20
@@ -150,6 +154,13 @@ class StreamPoll(_Piece):
 
     __slots__ = ()
     KIND: ClassVar[int] = STREAM_POLL
+
+
+class LinkTimes(_Piece):
+    """The guest sets the times of a symbolic link itself, in its directory `number`. Answered by STREAM_REPLY."""
+
+    __slots__ = ()
+    KIND: ClassVar[int] = LINK_TIMES
 
 
 class StreamReply(_Piece):

@@ -8,6 +8,7 @@ from ..errors import Cause, InstantiationError
 from ..grants import open_dirs
 from ..protocol import messages as m
 from ..wasi import Wasi
+from .links import Links
 from .streams import Streams
 
 __all__ = ["Granted", "grant"]
@@ -26,8 +27,8 @@ class Granted:
     def __init__(self, wasi: Wasi) -> None:
         """InstantiationError, USAGE, for a directory that cannot be granted."""
         self.dirs = tuple(open_dirs(wasi))
-        self.streams = Streams(wasi)
         self.changes = any(item.mode == "rw" for item in wasi.dirs)
+        self.streams = Streams(wasi, Links(wasi.dirs, self.dirs) if self.changes else None)
         self.spec = m.WasiSpec(
             tuple(wasi.arg_bytes()),
             tuple(wasi.env_bytes()),

@@ -102,7 +102,7 @@ class Serving:
                     self._keep(payload)  # whatever comes of the look
                 self._look(time.monotonic(), watch)
                 answered = None
-                if kind in m.OF_STREAMS:
+                if kind in m.OF_WASI:
                     self._stream(kind, payload, watch)
                 else:
                     answered = self._serve(kind, payload, memory, watch)

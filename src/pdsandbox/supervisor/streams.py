@@ -23,6 +23,7 @@ from ..wasi import Output as Written
 from ..wasi import Wasi
 from . import monitor
 from .channel import SOON_S, Channel
+from .links import Links
 
 # What is sent along with LOAD takes no round trips. It is to fit into the pipe with it, so that nobody waits.
 _SENT_ALONG: Final = 32 << 10
@@ -78,9 +79,10 @@ class Waiter:
 
 
 class Streams:
-    """See the module's text. Made of a `Wasi` once, for whichever worker is `attach`ed."""
+    """See the module's text. Made of a `Wasi` once, for whichever worker is `attach`ed. `links`: see there."""
 
-    def __init__(self, wasi: Wasi) -> None:
+    def __init__(self, wasi: Wasi, links: Links | None) -> None:
+        self.links = links
         self._waiter = waiter = Waiter()
         self._standard = Standard(
             input_stream(input_of(wasi.stdin), waiter.wait),
@@ -126,13 +128,18 @@ class Streams:
         recorder.write(data)
 
     def serve(self, kind: int, payload: memoryview | bytes, watch: monitor.Watch) -> m.StreamReply:
-        """What becomes of STREAM_WRITE, STREAM_READ or STREAM_POLL. Raises ProtocolError, the verdict on the worker,
+        """What becomes of what the guest's WASI asks. Raises ProtocolError, the verdict on the worker,
         and CallError, HOST_FUNCTION, for what the user's own code raised."""
         number, data = _split(payload)
         self._waiter.watch = watch
         try:
             if kind == m.STREAM_WRITE:
                 self._relayed(number, Output).write(data)
+                return m.StreamReply(0)
+            if kind == m.LINK_TIMES:
+                if self.links is None:
+                    raise ProtocolError("times of a link of a guest without directories")
+                self.links.set_times(number, data)
                 return m.StreamReply(0)
             if kind == m.STREAM_READ:
                 if data or not number:

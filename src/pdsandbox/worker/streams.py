@@ -48,6 +48,12 @@ class Relay:
             raise OSError(reply.number, os.strerror(reply.number))
         return reply.data
 
+    def set_link_times(
+        self, number: int, path: bytes, found: os.stat_result, atime: tuple[int, int], mtime: tuple[int, int]
+    ) -> None:
+        """A `system.SetLinkTimes`: it takes a system call with a path, which this worker's filter refuses."""
+        self.ask(m.LINK_TIMES, number, m.LINK_LAYOUT.pack(found.st_dev, found.st_ino, *atime, *mtime) + path)
+
     def poll(self, events: Mapping[int, int], patience_ms: int | None) -> dict[int, int]:
         """A `streams.Poll`, for streams by their numbers."""
         patience = m.FOREVER if patience_ms is None else patience_ms
@@ -125,7 +131,7 @@ def system_of(spec: m.WasiSpec, guest: Guest, server: Server, dirs: Sequence[tup
     opened = [
         Preopen(item.name, fd, writable, item.max_bytes) for item, (fd, writable) in zip(spec.dirs, dirs, strict=True)
     ]
-    return System(guest, Granted(spec.args, spec.env, spec.clock, spec.seed), standard, opened)
+    return System(guest, Granted(spec.args, spec.env, spec.clock, spec.seed), standard, opened, relay.set_link_times)
 
 
 def _output(relay: Relay, number: int, spec: m.StreamSpec) -> RelayedOutput | Captured:

@@ -64,7 +64,7 @@ def path_open(
         found = os.fstat(opened)
         made: Directory | File
         if stat.S_ISDIR(found.st_mode):
-            made = Directory(opened, within.grant, reads=reads, writes=writes)
+            made = Directory(opened, within.grant, path=within.beneath(name), reads=reads, writes=writes)
         elif oflags & abi.O_DIRECTORY:
             raise Errno(abi.NOTDIR)
         else:
@@ -302,16 +302,19 @@ def path_filestat_set_times(
     times = times_of(system, atim, mtim, flags)
     within, name = _writable(system, fd, path, path_len)
     nofollow = 0 if lookup else os.O_NOFOLLOW
-    set_times = files.set_times
+    opened = True
     try:
         found = system.open_at(within.fd, name, os.O_RDONLY | _ALWAYS | nofollow)
     except OSError:
         # A symbolic link, a socket, a file that may not be read. A worker's filter lets the times be set of what can
         # be opened only, since nothing else in it would tell where a path leads.
         found = system.open_at(within.fd, name, os.O_PATH | nofollow)
-        set_times = files.set_times_of_path
+        opened = False
     try:
-        set_times(found, *times)
+        if opened:
+            files.set_times(found, *times)
+        else:
+            system.set_times_of_path(found, within, name, *times)
     finally:
         os.close(found)
 

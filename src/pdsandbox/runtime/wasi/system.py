@@ -6,10 +6,12 @@ Its descriptors are handed over open: this module neither opens a host path nor 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ...externs import ImportType
+from ...platform import files
 from ...streams import Standard
 from ..guest import Guest, RawFunction
 from .beneath import Opener, opener
@@ -47,11 +49,24 @@ class Granted(NamedTuple):
     seed: int | None
 
 
+#: Sets the times of a symbolic link: (number of the directory, path beneath it, the link as it was found, times as
+#: utimensat(2) has them). OSError.
+SetLinkTimes = Callable[[int, bytes, os.stat_result, tuple[int, int], tuple[int, int]], None]
+
+
 class System:
     """What the calls of one guest work on. `open_at` opens a path beneath a directory."""
 
-    def __init__(self, guest: Guest, granted: Granted, standard: Standard, dirs: Sequence[Preopen]) -> None:
-        """The descriptors of `dirs` are ours from now on."""
+    def __init__(
+        self,
+        guest: Guest,
+        granted: Granted,
+        standard: Standard,
+        dirs: Sequence[Preopen],
+        set_link_times: SetLinkTimes | None = None,
+    ) -> None:
+        """The descriptors of `dirs` are ours from now on. `set_link_times`: for where this process may not."""
+        self._set_link_times = set_link_times
         self.memory = Memory(guest)
         self.args, self.env = granted.args, granted.env
         self.clocks = clocks_of(granted.clock)
@@ -61,14 +76,26 @@ class System:
         self._secret = int.from_bytes(self.entropy(8), "little")
         for descriptor in (Stdin(standard.stdin), Stdout(standard.stdout), Stdout(standard.stderr)):
             table.add(descriptor)
-        for item in dirs:
+        for number, item in enumerate(dirs):
             quota = None if item.max_bytes is None else Quota(item.max_bytes)
-            table.add(Directory(item.fd, Grant(writable=item.writable, quota=quota), name=item.name))
+            table.add(Directory(item.fd, Grant(number, writable=item.writable, quota=quota), name=item.name))
         self.open_at: Opener = opener(dirs[0].fd) if dirs else _no_directory
 
     def inode(self, device: int, inode: int) -> int:
         """A number for this file that is another in each instance: the host's own would tell about the host."""
         return _mixed(inode ^ _mixed(device ^ self._secret))
+
+    def set_times_of_path(
+        self, fd: int, within: Directory, path: bytes, atime: tuple[int, int], mtime: tuple[int, int]
+    ) -> None:
+        """Set the times of what `fd` holds as O_PATH only, and was found by that path."""
+        try:
+            files.set_times_of_path(fd, atime, mtime)
+        except PermissionError:
+            found, beneath = os.fstat(fd), within.beneath(path)
+            if self._set_link_times is None or beneath is None or not stat.S_ISLNK(found.st_mode):
+                raise
+            self._set_link_times(within.grant.number, beneath, found, atime, mtime)
 
     def bind(self, wanted: ImportType) -> RawFunction | None:
         """What answers an import, if it is of WASI preview 1."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from ...streams import Input, Output
 from . import abi
-from .memory import Errno
+from .memory import MAX_PATH, Errno
 from .quota import Quota
 
 __all__ = ["Descriptor", "Directory", "Entry", "File", "Grant", "Stdin", "Stdout", "Table"]
@@ -47,11 +47,12 @@ class Stdout(Descriptor):
 
 
 class Grant:
-    """What a granted directory allows, for all that is opened beneath it."""
+    """What a granted directory allows, for all that is opened beneath it. `number`: which of them it is."""
 
-    __slots__ = ("quota", "writable")
+    __slots__ = ("number", "quota", "writable")
 
-    def __init__(self, *, writable: bool, quota: Quota | None) -> None:
+    def __init__(self, number: int, *, writable: bool, quota: Quota | None) -> None:
+        self.number = number
         self.writable = writable
         self.quota = quota
 
@@ -66,20 +67,34 @@ Entry = tuple[int, int, int, bytes]
 
 
 class Directory(Descriptor):
-    """An open directory. `name`: the guest path, if it was there from the start. `listing`: what `fd_readdir` last
-    began to give."""
+    """An open directory. `name`: the guest path, if it was there from the start. `path`: where it was found beneath its
+    grant, None where that is too long. `listing`: what `fd_readdir` last began to give."""
 
-    __slots__ = ("fd", "grant", "listing", "name", "reads", "writes")
+    __slots__ = ("fd", "grant", "listing", "name", "path", "reads", "writes")
 
     def __init__(
-        self, fd: int, grant: Grant, *, name: bytes | None = None, reads: bool = True, writes: bool = False
+        self,
+        fd: int,
+        grant: Grant,
+        *,
+        name: bytes | None = None,
+        path: bytes | None = b"",
+        reads: bool = True,
+        writes: bool = False,
     ) -> None:
+        self.path = path
         self.fd = fd
         self.grant = grant
         self.name = name
         self.reads = reads
         self.writes = writes
         self.listing: list[Entry] | None = None
+
+    def beneath(self, path: bytes) -> bytes | None:
+        """Where what has this path here is beneath the grant; None where no call would take that."""
+        if self.path is None or len(self.path) + 1 + len(path) > MAX_PATH:
+            return None
+        return self.path + b"/" + path if self.path else path
 
     def close(self) -> None:
         os.close(self.fd)
