@@ -50,7 +50,8 @@ def times(path):
 
 
 def everything(scene):
-    return {path: times(path) for path in sorted(scene.rglob("*"))}
+    """Times of change: who follows a link changes that of its last access."""
+    return {path: times(path)[1] for path in sorted(scene.rglob("*"))}
 
 
 @pytest.mark.parametrize("path", ["link", "sub/link", "sub/../link", "./sub/./link"])
@@ -60,7 +61,7 @@ def test_a_link_s_times_are_set(scene, path):
     before = everything(scene)
     made.set_times(0, said(path, found))
     assert times(found) == (THEN[0] * 10**9 + THEN[1],) * 2
-    assert everything(scene) == before | {found: times(found)}
+    assert everything(scene) == before | {found: times(found)[1]}
 
 
 @pytest.mark.parametrize(
