@@ -118,6 +118,7 @@ class Proofs:
         user, group = self._lockdown.identity
         _check(os.getresuid() == (user,) * 3 and os.getresgid() == (group,) * 3, "the user or group is another")
         _check(os.getgroups() == [], "there are supplementary groups")
+        _check(not privileges.is_dumpable(), "it can be looked into by other processes of that user")
         if self._role == Role.COMPILER:
             return f"user and group {user}, no other groups"
         granted = "its owner" if self._lockdown.holds else "the same, for want of Landlock or a filter"
@@ -175,7 +176,8 @@ class Proofs:
         granted = self._granted
         if granted is not None:
             os.stat("comm", dir_fd=granted, follow_symlinks=False)
-            _refused(errno.EPERM, "changing a file's mode", lambda: os.chmod("comm", 0o600, dir_fd=granted))
+            # The kernel itself lets nobody change the mode of a file in /proc.
+            _refused(errno.EPERM, "changing a mode", lambda: os.fchmod(self._unix.fileno(), 0o600))
             _refused(errno.EPERM, "changing a file's times", lambda: os.utime("comm", dir_fd=granted))
         reads, writes = (filters.allowed_files(writable=w, openat2=self._lockdown.openat2) for w in (False, True))
         return (
