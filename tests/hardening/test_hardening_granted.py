@@ -3,6 +3,7 @@ is true. Seen from outside, and by functions that run in them as native code."""
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import stat
@@ -180,6 +181,39 @@ def test_no_file_of_others_by_being_root(make_supervisor: Make, tmp_path: Path) 
         assert instance.func("act")() == 0
 
 
+def test_without_landlock_nothing_can_be_written_by_who_may_only_read(make_supervisor: Make, tmp_path: Path) -> None:
+    """The filter sees how files are opened: native code with a directory to read writes to no file of its user's, in
+    the directory or outside, and makes none. (It does read them: that is what Landlock is for.)"""
+    path = directory(tmp_path / "d", (0, 0), 0o755)
+    outside = tmp_path / "outside"
+    outside.write_text("text")
+    for each in (outside, path / "file"):
+        each.chmod(0o666)
+    names = [str(outside), str(path / "file")]
+    fd = directory_fd
+
+    def act(_caller: Any) -> int:
+        opened = 0
+        for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_RDONLY | os.O_CREAT, os.O_TMPFILE | 2, 3):
+            for name in (*names, "new"):
+                for opens in (os.open, files.open_beneath):
+                    try:
+                        opens(*((fd(), name.encode()) if opens is files.open_beneath else (name,)), flags)
+                        opened += 1
+                    except OSError:
+                        pass
+        os.close(os.open("file", os.O_RDONLY, dir_fd=fd()))
+        return opened
+
+    host = make_supervisor(Hardening(landlock=False))
+    states = {item.layer: item.state for item in host.hardening_report().workers}
+    if states[Layer.SECCOMP] is not State.ACTIVE:
+        pytest.skip("there is no filter here")
+    with start(host, Dir(path, "/d"), act=act) as instance:
+        assert instance.func("act")() == 0
+    assert outside.read_text() == (path / "file").read_text() == "text"
+
+
 def directory_fd() -> int:
     """In a worker: its one directory."""
     return next(fd for fd in range(3, 64) if _is_directory(fd))
@@ -201,15 +235,30 @@ def test_limits(make_supervisor: Make, tmp_path: Path) -> None:
     read, write = directory(tmp_path / "ro"), directory(tmp_path / "rw")
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     few = str(min(soft, 16 + 1 + granted._DESCRIPTORS))
+    fd = directory_fd
+
+    def act(_caller: Any) -> int:
+        file = files.open_beneath(fd(), b"file", os.O_WRONLY)
+        try:
+            os.lseek(file, 4, os.SEEK_SET)
+            return os.write(file, b"more") - 4
+        except OSError as exc:
+            return exc.errno or -1
+        finally:
+            os.close(file)
+
     host = make_supervisor("default")
     with start(host, Dir(read, "/d")) as instance:
         found = limits(instance.pid)
         assert (found["Max file size"], found["Max open files"]) == (["0", "0"], [few, few])
     ours = limits(os.getpid())["Max file size"]
-    with start(host, Dir(write, "/d", "rw")) as instance:
+    with start(host, Dir(write, "/d", "rw"), act=act) as instance:
         found = limits(instance.pid)
         assert (found["Max file size"], found["Max open files"]) == (ours, [few, few])
         assert int(status(instance.pid)["SigIgn"], 16) & SIGXFSZ_BIT
+        # One that the service has itself, or that somebody sets, is an error to the guest.
+        resource.prlimit(instance.pid, resource.RLIMIT_FSIZE, (4, 4))
+        assert instance.func("act")() == errno.EFBIG
     with start(host) as instance:
         found = limits(instance.pid)
         assert (found["Max file size"], found["Max open files"]) == (["0", "0"], ["16", "16"])

@@ -201,9 +201,9 @@ class Lockdown:
         self._locked_files = Filter(filters.LOCKED_FILES, default=ALLOW)
 
     def _opens_beneath(self) -> bool:
-        """Whether there is openat2(2), and Landlock looks at truncation, too: else a filter has to, which sees the
-        flags of openat(2) only."""
-        if self.applies(Role.WORKER, Layer.LANDLOCK_FILES) and self.abi < landlock.TRUNCATE_ABI:
+        """Whether there is openat2(2), and Landlock looks at all that can be done by it, truncation included: else the
+        filter has to, which sees the flags of openat(2) only."""
+        if not self.applies(Role.WORKER, Layer.LANDLOCK_FILES) or self.abi < landlock.TRUNCATE_ABI:
             return False
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
