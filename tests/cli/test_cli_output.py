@@ -74,7 +74,7 @@ def test_help_has_examples(cli: Callable[..., Any], command: str) -> None:
     ("args", "why"),
     [
         (["plugin.wasm"], "no command 'plugin.wasm'; to run a file: pdsandbox run plugin.wasm"),
-        (["rnu"], "no command 'rnu': there are run, inspect, doctor, demo"),
+        (["rnu"], "no command 'rnu': there are run, inspect, doctor, cache, demo"),
         (["run"], "Missing argument 'FILE'"),
         (["--nope"], "--nope"),
     ],

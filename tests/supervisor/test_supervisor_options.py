@@ -172,12 +172,6 @@ def test_imports_of_the_wrong_type(host):
     assert "dict" in str(error)
 
 
-def test_wasi_comes_later(host):
-    """Asking for it says so."""
-    error = expect(InstantiationError, Cause.USAGE, lambda: host.instantiate(host.compile("(module)"), wasi=object()))
-    assert "not available yet" in str(error)
-
-
 def test_without_fuel():
     """EngineConfig(fuel=False): no figures, set_fuel does nothing, call(fuel=) is refused, and deadlines still hold."""
     with Supervisor(limits=Limits(wall_s=60.0), engine=EngineConfig(fuel=False), spares=0) as host:
