@@ -4,6 +4,7 @@ is true. Seen from outside, and by functions that run in them as native code."""
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elsewhere import HERE, on_machine
 from fork_server import wrapper
 
 from pdsandbox import (
@@ -365,3 +367,17 @@ def test_only_directories(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with open(tmp_path / "file") as file, pytest.raises(NotADirectoryError):
         granted.Granted([(file.fileno(), False)])
+
+
+@needs_root
+@pytest.mark.usefixtures("complete")
+def test_a_worker_of_roots_without_its_filter() -> None:
+    """What the other layers keep from it by themselves; and what only the filter does, so that there is no such worker
+    without one."""
+    ended = on_machine("root", str(HERE / "unfiltered.py"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    found = json.loads(ended.stdout)
+    left = {"a file in the directory", "limits of the parent", "a socket that only root may connect to"}
+    assert found.pop("user") == "0"
+    assert {name for name, outcome in found.items() if outcome == "ok"} == left
+    assert {outcome for name, outcome in found.items() if name not in left} == {"EACCES", "EPERM"}
