@@ -153,6 +153,12 @@ UNSEEN = (
     ),
     Attempt("map a file", with_file("rw", os.O_RDWR, _map_it(_READ, mmap.MAP_SHARED)), "EPERM"),
     Attempt(
+        "map a copy of a file",
+        with_file("rw", os.O_RDWR, _map_it(_READ, mmap.MAP_PRIVATE)),
+        "EPERM",
+        granted_loading=OK,  # so modules are loaded
+    ),
+    Attempt(
         "map a file as code",
         with_file("rw", os.O_RDWR, _map_it(_EXEC, mmap.MAP_PRIVATE)),
         "EPERM",

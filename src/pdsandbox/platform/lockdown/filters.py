@@ -263,8 +263,11 @@ LOADING: Final = _numbered(_DEADLY, _BASIC, _FUTURE)
 LOCKED: Final = _numbered(
     dict.fromkeys(("openat", "statx", "fcntl", "fstat", "newfstatat"), errno_of(errno.EPERM)), _NO_LONGER
 )
-#: The same on top of `loading_files`.
-LOCKED_FILES: Final = _numbered({"fcntl": (Only(1, _LISTING),)}, _NO_LONGER)
+#: The same on top of `loading_files`. No file is mapped: who copies memory of this process would wait for its pages as
+#: long as its file system does.
+LOCKED_FILES: Final = _numbered(
+    {"fcntl": (Only(1, _LISTING),), "mmap": (Only(3, (mmap.MAP_ANONYMOUS,), mask=mmap.MAP_ANONYMOUS),)}, _NO_LONGER
+)
 COMPILING: Final = _numbered(_DEADLY, _BASIC)
 
 
