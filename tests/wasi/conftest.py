@@ -86,7 +86,7 @@ def both(probe, tmp_path, plain_wasmtime):
 @pytest.fixture(scope="session")
 def workers():
     """One Supervisor for what only workers have."""
-    with Supervisor(spares=0, limits=Limits(wall_s=60)) as made:
+    with Supervisor(spares=0, limits=Limits(wall_s=60, fuel=None)) as made:
         made.instantiate(made.compile("(module)")).close()
         yield made
 
