@@ -44,6 +44,8 @@ def _size(nbytes: int) -> ctypes.c_size_t:
 
 
 _HOST_FAIL: Final = m.HostFail().frame()
+_ASIDES: Final = m.ASIDES
+_OF_WASI: Final = m.OF_WASI
 
 
 class Serving:
@@ -97,14 +99,15 @@ class Serving:
         memory = HostMemory(self._memory, self._turn, watch, self._look)
         housekeeper.watch_host_calls(handle)
         try:
-            while kind in m.ASIDES:
-                if kind == m.STREAM_OUT:
-                    self._keep(payload)  # whatever comes of the look
-                self._look(time.monotonic(), watch)
-                answered = None
-                if kind in m.OF_WASI:
+            while kind in _ASIDES:
+                if kind in _OF_WASI:
+                    answered = None
+                    if kind == m.STREAM_OUT:
+                        self._keep(payload)  # whatever comes of the look
+                    self._look(time.monotonic(), watch)
                     self._stream(kind, payload, watch)
                 else:
+                    self._look(time.monotonic(), watch)
                     answered = self._serve(kind, payload, memory, watch)
                 if answered is not None:
                     kind, payload = self._answer(answered, watch, spin)
