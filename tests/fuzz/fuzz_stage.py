@@ -24,7 +24,8 @@ from pdsandbox import EngineConfig, Limits, Supervisor
 from pdsandbox import errors as e
 from pdsandbox.platform import os_
 from pdsandbox.protocol.control import Role
-from pdsandbox.supervisor.handle import Ends, Handle
+from pdsandbox.supervisor.ends import Ends
+from pdsandbox.supervisor.handle import Handle
 from pdsandbox.supervisor.housekeeper import Housekeeper
 from pdsandbox.supervisor.module import Artifact, Compiled, Module
 
@@ -141,7 +142,7 @@ class Stage:
         self._artifacts = weakref.WeakSet([artifact])
         compiled = Compiled(artifact, scenes.IMPORT_TYPES, scenes.EXPORT_TYPES)
         for host in self.hosts.values():
-            host._processes = self.processes  # type: ignore[assignment]
+            host._processes = host._loader._processes = self.processes  # type: ignore[assignment]
         self.modules = {flag: Module(host, compiled, "0" * 64) for flag, host in self.hosts.items()}
         self.imports = scenes.imports()
 

@@ -71,8 +71,8 @@ COUNTS = {
     "frames": (m.ERROR, 33),
     "imports": (m.COMPILED, 8),
     "exports": (m.COMPILED, 12),
-    "parameters": (m.RESOLVE, 0),
-    "results": (m.RESOLVE, 4),
+    "parameters": (m.RESOLVE, 8),
+    "results": (m.RESOLVE, 12),
     "error text": (m.ERROR, 29),
 }
 

@@ -70,6 +70,21 @@ WORKING = (
     m.HostLog(7, SLOT * 3, b"the last that it did"),
     m.HostFail(),
     m.Result(5, SLOT),
+    m.Load(10**9, 0, instance=1, first=8),
+    m.HostCall(7, SLOT * 3, b"from another's start function"),
+    m.HostReturn(b""),
+    m.Loaded(1234),
+    m.Resolve(samples.ADD, b"add", 8, 1),
+    m.Call(8, 0, 10, 0, b""),
+    m.Result(5, SLOT),
+    m.Load(10**9, 0, instance=2, first=9),
+    m.Error(m.Failure.START_TRAP, trap_code=10),
+    m.Drop(2),
+    m.MemRead(0, 3, 3, 1),
+    m.MemData(b"abc"),
+    m.Drop(0),
+    m.Call(8, 0, 10, 0, b""),
+    m.Result(5, SLOT),
 )
 COMPILING = (m.Ready(), m.Compile(False, b"\0asm\1\0\0\0"), samples.COMPILED, m.Artifact(b"a" * 100), m.Artifact(b"b"))
 SCRIPTS = {

@@ -13,10 +13,11 @@ from pdsandbox.protocol.codec import ProtocolError
 from pdsandbox.protocol.orders import TABLE, Orders, State
 
 S = State
-HOSTS = {S.LOADING_HOST: S.LOADING, S.CALLING_HOST: S.CALLING, S.BATCH_HOST: S.BATCH}
-STREAMS = {S.LOADING_STREAM: S.LOADING, S.CALLING_STREAM: S.CALLING, S.BATCH_STREAM: S.BATCH}
+RUNNING = ("LOADING", "ADDING", "CALLING", "BATCH")
+HOSTS = {S[f"{name}_HOST"]: S[name] for name in RUNNING}
+STREAMS = {S[f"{name}_STREAM"]: S[name] for name in RUNNING}
 ASKED = {m.STREAM_WRITE, m.STREAM_READ, m.STREAM_POLL, m.LINK_TIMES}
-MEMORIES = {S.LOADING_MEMORY: S.LOADING_HOST, S.CALLING_MEMORY: S.CALLING_HOST, S.BATCH_MEMORY: S.BATCH_HOST}
+MEMORIES = {S[f"{name}_MEMORY"]: S[f"{name}_HOST"] for name in RUNNING}
 #: READY is still owed.
 STARTS = {S.STARTING, S.STARTING_LOAD, S.STARTING_COMPILE}
 # Where a conversation may rest: nobody owes anything. A compiler exits after its last ARTIFACT.
@@ -155,14 +156,27 @@ def test_every_state_but_gone_has_an_exit() -> None:
 
 
 def test_operations_begin_only_where_nothing_runs() -> None:
-    """LOAD and COMPILE are legal once, before anything; look-ups when idle, calls when idle or right after one."""
-    for kind in (m.LOAD, m.COMPILE):
+    """COMPILE is legal once, before anything, LOAD also when idle; look-ups when idle, calls when idle or after one."""
+    for kind, also in ((m.LOAD, {S.IDLE}), (m.COMPILE, set())):
         begins = {at for at, k in TABLE if k == kind}
-        assert begins == {S.STARTING, S.FRESH}
-        assert not any(reachable(TABLE[at, kind]) & begins for at in begins)
+        assert begins == {S.STARTING, S.FRESH} | also
+        assert not any(reachable(TABLE[at, kind]) & {S.STARTING, S.FRESH} for at in begins)
     assert [at for at, k in TABLE if k == m.RESOLVE] == [S.IDLE]
     for kind in (m.CALL, m.CALL_MANY):
         assert {at for at, k in TABLE if k == kind} == {S.IDLE, S.RESOLVING}
+
+
+def test_a_worker_outlives_what_it_could_not_add() -> None:
+    """A first LOAD that fails is the end of it, a further one leaves it idle; otherwise the two are alike."""
+    assert TABLE[S.LOADING, m.ERROR] is S.GONE
+    assert TABLE[S.ADDING, m.ERROR] is TABLE[S.ADDING, m.LOADED] is S.IDLE
+    assert kinds_in(S.ADDING) == kinds_in(S.LOADING)
+    assert S.GONE not in reachable(S.IDLE)
+
+
+def test_an_instance_is_dropped_when_nothing_runs() -> None:
+    """DROP is not answered, and never comes in the middle of anything."""
+    assert [(at, to) for (at, kind), to in TABLE.items() if kind == m.DROP] == [(S.IDLE, S.IDLE)]
 
 
 def test_a_worker_never_compiles_and_a_compiler_never_calls() -> None:

@@ -13,7 +13,7 @@ SUPERVISOR = frozenset(
     cls.KIND
     for cls in (
         *(m.Load, m.Resolve, m.Call, m.CallMany, m.MemRead, m.MemWrite, m.HostReturn, m.HostFail),
-        *(m.StreamReply, m.StreamTaken, m.Compile),
+        *(m.StreamReply, m.StreamTaken, m.Drop, m.Compile),
     )
 )
 WORKER = frozenset(

@@ -60,7 +60,9 @@ extern = st.one_of(*extern_types.values())
 backtrace_frame = st.builds(Frame, u32, st.none() | text, st.none() | text, u64, u64)
 where = st.integers(0, m.Where.COUNT - 1)
 pd = st.integers(0, len(m.PD_NAMES) - 1)
-resolve = st.builds(m.Resolve, func_type, blob | text.map(str.encode))
+name = blob | text.map(str.encode)
+# In a LOAD they are numbered by their order.
+ahead = st.builds(m.Resolve, func_type, name)
 offer = st.builds(m.OfferSpec, text, text, func_type, where, pd, u32, blob)
 
 stream = st.builds(m.StreamSpec, st.booleans(), st.booleans(), st.booleans(), u64, blob)
@@ -97,16 +99,17 @@ def results(draw: st.DrawFn) -> m.Results:
 
 
 MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
-    m.Load: st.builds(m.Load, count, u64, some(offer), some(path), some(resolve), st.none() | wasi),
-    m.Resolve: resolve,
+    m.Load: st.builds(m.Load, count, u64, some(offer), some(path), some(ahead), st.none() | wasi, u32, u32),
+    m.Resolve: st.builds(m.Resolve, func_type, name, u32, u32),
     m.Call: st.builds(m.Call, u32, u32, u64, u64, slots),
     m.CallMany: call_many(),
-    m.MemRead: st.builds(m.MemRead, u64, u64, u64),
-    m.MemWrite: st.builds(m.MemWrite, u64, u64, blob),
+    m.MemRead: st.builds(m.MemRead, u64, u64, u64, u32),
+    m.MemWrite: st.builds(m.MemWrite, u64, u64, blob, u32),
     m.HostReturn: st.builds(m.HostReturn, slots),
     m.HostFail: st.builds(m.HostFail),
     m.StreamReply: st.builds(m.StreamReply, *of_stream),
-    m.StreamTaken: st.builds(m.StreamTaken),
+    m.StreamTaken: st.builds(m.StreamTaken, u32),
+    m.Drop: st.builds(m.Drop, u32),
     m.StreamOut: st.builds(m.StreamOut, *of_stream),
     m.StreamWrite: st.builds(m.StreamWrite, *of_stream),
     m.StreamRead: st.builds(m.StreamRead, *of_stream),
@@ -164,6 +167,7 @@ PACKETS: dict[type, st.SearchStrategy[c.Packet]] = {
         path,
         count,
         count,
+        u32,
     ),
     c.Spawn: st.builds(c.Spawn, u64, role, st.booleans()),
     c.Acknowledge: st.builds(c.Acknowledge, u64),

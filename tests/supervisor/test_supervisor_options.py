@@ -53,17 +53,6 @@ def test_none_is_no_count(name):
         Supervisor(**{name: None})
 
 
-LATER = {"isolation": "module"}
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_what_a_later_version_brings(name):
-    """ValueError that names the option and says that it is not available yet."""
-    with pytest.raises(ValueError, match="not available yet") as caught:
-        Supervisor(**{name: LATER[name]})
-    assert name in str(caught.value)
-
-
 @pytest.mark.parametrize("hardening", ["", "Default", "none", 1, True, Limits(), b"off"], ids=repr)
 def test_a_hardening_that_there_is_not(hardening):
     """ValueError or TypeError that shows what is possible."""

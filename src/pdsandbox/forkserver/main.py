@@ -305,7 +305,7 @@ def _space_ceilings(config: c.Config) -> tuple[int | None, int | None]:
     """Addresses for a worker and for a compiler; no limit where the memory that they may use has none."""
     worker = compiler = None
     if config.data_more is not None and config.memory_bytes is not None:
-        memories = config.memories * (_RESERVED_BYTES + 2 * config.memory_bytes)
+        memories = config.instances * config.memories * (_RESERVED_BYTES + 2 * config.memory_bytes)
         worker = os_.space_ceiling(memories + config.data_more + _SPACE_SLACK)
     if config.compiler_data_more is not None:
         compiler = os_.space_ceiling(config.compiler_data_more + _SPACE_SLACK)

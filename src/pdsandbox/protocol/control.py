@@ -36,6 +36,7 @@ class Config:
     data_more  RLIMIT_DATA above the base
     cpu_s      the RLIMIT_CPU to start with
     cgroup     the directory to make leaves in, whose limits are `rss_bytes`; "" for none
+    instances  the most in one worker
     """
 
     KIND: ClassVar[int] = 1
@@ -57,6 +58,7 @@ class Config:
     cgroup: str
     rss_bytes: int | None
     compiler_rss_bytes: int | None
+    instances: int
 
     def payload(self) -> bytes:
         w = Writer()
@@ -77,6 +79,7 @@ class Config:
         w.path(self.cgroup)
         w.optional(self.rss_bytes)
         w.optional(self.compiler_rss_bytes)
+        w.u32(self.instances)
         w.u32(sum(1 << n for n, layer in enumerate(_LAYERS) if layer in self.layers))
         return w.payload()
 
@@ -100,6 +103,7 @@ class Config:
             cgroup=r.path(),
             rss_bytes=r.optional(),
             compiler_rss_bytes=r.optional(),
+            instances=r.u32(),
             layers=cls._layers(r.u32()),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 from .codec import ProtocolError, Reader
@@ -19,6 +20,7 @@ HOST_RETURN: Final = 7
 HOST_FAIL: Final = 8
 STREAM_REPLY: Final = 9
 STREAM_TAKEN: Final = 10
+DROP: Final = 11
 # Supervisor to compiler.
 COMPILE: Final = 16
 # Worker to supervisor.
@@ -121,6 +123,8 @@ class Where:
     COUNT: Final = 3
 
 
+_NUMBER: Final = struct.Struct("<I")
+
 PD_NAMES: Final = ("", "pd_send", "pd_now_micros", "pd_log")
 
 
@@ -151,6 +155,22 @@ class Empty(Message):
     def decode(cls, payload: bytes | memoryview) -> Self:
         Reader(payload).end()
         return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class OfInstance(Message):
+    """What is said of one instance, and is no more than that."""
+
+    instance: int = 0
+
+    def payload(self) -> bytes:
+        return _NUMBER.pack(self.instance)
+
+    @classmethod
+    def decode(cls, payload: bytes | memoryview) -> Self:
+        if len(payload) != _NUMBER.size:
+            raise ProtocolError("the number of an instance has a fixed size")
+        return cls(*_NUMBER.unpack(payload))
 
 
 def artifact_cap(source_bytes: int) -> int:

@@ -18,6 +18,7 @@ from .layout import CHUNK_BYTES as CHUNK_BYTES
 from .layout import COMPILE as COMPILE
 from .layout import COMPILED as COMPILED
 from .layout import CONTINUED as CONTINUED
+from .layout import DROP as DROP
 from .layout import ERROR as ERROR
 from .layout import FREE as FREE
 from .layout import HOST_CALL as HOST_CALL
@@ -71,6 +72,7 @@ from .requests import MEM_WRITE_HEAD as MEM_WRITE_HEAD
 from .requests import Call as Call
 from .requests import CallMany as CallMany
 from .requests import Compile as Compile
+from .requests import Drop as Drop
 from .requests import HostFail as HostFail
 from .requests import HostReturn as HostReturn
 from .requests import Load as Load
@@ -101,6 +103,7 @@ MESSAGES: Final[dict[int, type[Message]]] = {
         Load, Resolve, Call, CallMany, MemRead, MemWrite, HostReturn, HostFail, Compile,
         Ready, Loaded, Result, Results, Error, HostCall, HostLog, MemData, MemDone, Compiled, Artifact,
         StreamReply, StreamTaken, StreamOut, StreamWrite, StreamRead, StreamPoll, LinkTimes,
+        Drop,
     )
 }  # fmt: skip
 

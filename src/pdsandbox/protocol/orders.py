@@ -41,6 +41,10 @@ class State(enum.IntEnum):
     LOADING_STREAM = 22  # the supervisor owes STREAM_REPLY or HOST_FAIL
     CALLING_STREAM = 23
     BATCH_STREAM = 24
+    ADDING = 25  # one more LOAD: as LOADING, but when it fails the worker lives on with the instances that it has
+    ADDING_HOST = 26
+    ADDING_MEMORY = 27
+    ADDING_STREAM = 28
 
 
 S = State
@@ -83,6 +87,12 @@ TABLE: Final[dict[tuple[State, int], State]] = {
     (S.LOADING, m.ERROR): S.GONE,
     **_host_rows(S.LOADING, S.LOADING_HOST, S.LOADING_MEMORY),
     **_stream_rows(S.LOADING, S.LOADING_STREAM),
+    (S.IDLE, m.LOAD): S.ADDING,
+    (S.ADDING, m.LOADED): S.IDLE,
+    (S.ADDING, m.ERROR): S.IDLE,
+    **_host_rows(S.ADDING, S.ADDING_HOST, S.ADDING_MEMORY),
+    **_stream_rows(S.ADDING, S.ADDING_STREAM),
+    (S.IDLE, m.DROP): S.IDLE,
     (S.IDLE, m.STREAM_TAKEN): S.IDLE,
     (S.IDLE, m.RESOLVE): S.RESOLVING,
     (S.RESOLVING, m.CALL): S.CALLING,

@@ -16,6 +16,7 @@ from .layout import (
     CALL_MANY,
     CALL_MANY_LAYOUT,
     COMPILE,
+    DROP,
     HOST_FAIL,
     HOST_RETURN,
     LOAD,
@@ -27,6 +28,7 @@ from .layout import (
     RESOLVE,
     Empty,
     Message,
+    OfInstance,
     Where,
     at_least,
 )
@@ -48,10 +50,12 @@ class OfferSpec:
 
 @dataclass(frozen=True, slots=True)
 class Load(Message):
-    """Instantiate the artifact whose memfd was sent over the socket before. Fuel None: unlimited; wall_us 0: none.
+    """Instantiate the artifact whose memfd was sent over the socket before; once more, if this is not the first LOAD.
+    Fuel None: unlimited; wall_us 0: none.
 
-    `resolve`: exports to number at once, in this order from 0, while the supervisor takes in LOADED.
+    `resolve`: exports to number at once, in this order from `first`, while the supervisor takes in LOADED.
     `wasi`: what the guest is granted; the descriptors of its directories were sent over the socket, too.
+    `instance`: what it is called from now on.
     """
 
     KIND: ClassVar[int] = LOAD
@@ -61,6 +65,8 @@ class Load(Message):
     sys_path: tuple[str, ...] = ()
     resolve: tuple[Resolve, ...] = ()
     wasi: WasiSpec | None = None
+    instance: int = 0
+    first: int = 0
 
     def payload(self) -> bytes:
         w = Writer()
@@ -87,6 +93,8 @@ class Load(Message):
         w.u8(self.wasi is not None)
         if self.wasi is not None:
             write_wasi(w, self.wasi)
+        w.u32(self.instance)
+        w.u32(self.first)
         return w.payload()
 
     @classmethod
@@ -102,28 +110,35 @@ class Load(Message):
         sys_path = tuple(r.many(r.path, 4, MAX_OFFERS))
         resolve = tuple(r.many(lambda: Resolve(metadata.read_func_type(r), r.data()), 12, MAX_AHEAD))
         wasi = read_wasi(r) if r.flag() else None
+        instance, first = r.u32(), r.u32()
         r.end()
-        return cls(fuel, wall_us, offers, sys_path, resolve, wasi)
+        return cls(fuel, wall_us, offers, sys_path, resolve, wasi, instance, first)
 
 
 @dataclass(frozen=True, slots=True)
 class Resolve(Message):
-    """Number the export `name` next. Its first call follows at once; there is no answer of its own, because a worker
-    whose export has another type than the compiler found leaves."""
+    """Give the export `name` of an instance a number, which no other export in this worker has: with it a call says
+    whose it is. Its first call follows at once; there is no answer of its own, because a worker whose export has
+    another type than the compiler found leaves."""
 
     KIND: ClassVar[int] = RESOLVE
     type: FuncType
     name: bytes
+    number: int = 0
+    instance: int = 0
 
     def payload(self) -> bytes:
         w = Writer()
+        w.u32(self.number)
+        w.u32(self.instance)
         metadata.write_func_type(w, self.type)
         return w.payload() + self.name
 
     @classmethod
     def decode(cls, payload: bytes | memoryview) -> Self:
         r = Reader(payload)
-        return cls(metadata.read_func_type(r), r.rest())
+        number, instance = r.u32(), r.u32()
+        return cls(metadata.read_func_type(r), r.rest(), number, instance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +192,17 @@ class CallMany(Message):
 
 @dataclass(frozen=True, slots=True)
 class MemRead(Message):
-    """Read `length` bytes at `offset`; `total` from there on must be in bounds. Answered by MEM_DATA or ERROR."""
+    """Read `length` bytes of an instance's memory at `offset`; `total` from there on must be in bounds. Answered by
+    MEM_DATA or ERROR."""
 
     KIND: ClassVar[int] = MEM_READ
     offset: int
     length: int
     total: int
+    instance: int = 0
 
     def payload(self) -> bytes:
-        return _MEM_READ.pack(self.offset, self.length, self.total)
+        return _MEM_READ.pack(self.offset, self.length, self.total, self.instance)
 
     @classmethod
     def decode(cls, payload: bytes | memoryview) -> Self:
@@ -196,27 +213,36 @@ class MemRead(Message):
 
 @dataclass(frozen=True, slots=True)
 class MemWrite(Message):
-    """Write `data` at `offset` if `total` bytes from there on are in bounds. Answered by MEM_DONE or ERROR."""
+    """Write `data` to an instance's memory at `offset`, if `total` bytes from there on are in bounds. Answered by
+    MEM_DONE or ERROR."""
 
     KIND: ClassVar[int] = MEM_WRITE
     offset: int
     total: int
     data: bytes
+    instance: int = 0
 
     def payload(self) -> bytes:
-        return _MEM_WRITE.pack(self.offset, self.total) + self.data
+        return _MEM_WRITE.pack(self.offset, self.total, self.instance) + self.data
 
     @classmethod
     def decode(cls, payload: bytes | memoryview) -> Self:
         at_least(payload, _MEM_WRITE.size)
-        offset, total = _MEM_WRITE.unpack_from(payload, 0)
-        return cls(offset, total, bytes(payload[_MEM_WRITE.size :]))
+        offset, total, instance = _MEM_WRITE.unpack_from(payload, 0)
+        return cls(offset, total, bytes(payload[_MEM_WRITE.size :]), instance)
 
 
-_MEM_READ = struct.Struct("<QQQ")
-_MEM_WRITE = struct.Struct("<QQ")
+_MEM_READ = struct.Struct("<QQQI")
+_MEM_WRITE = struct.Struct("<QQI")
 #: Where the data of a MEM_WRITE begins.
 MEM_WRITE_HEAD: Final = _MEM_WRITE.size
+
+
+class Drop(OfInstance):
+    """Nobody will use the instance any more: it can go. There is no answer."""
+
+    __slots__ = ()
+    KIND: ClassVar[int] = DROP
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from .layout import (
     STREAM_REPLY,
     STREAM_TAKEN,
     STREAM_WRITE,
-    Empty,
     Message,
+    OfInstance,
     at_least,
 )
 
@@ -170,8 +170,8 @@ class StreamReply(_Piece):
     KIND: ClassVar[int] = STREAM_REPLY
 
 
-@dataclass(frozen=True, slots=True)
-class StreamTaken(Empty):
-    """What was captured has been taken: the caps begin anew. There is no answer."""
+class StreamTaken(OfInstance):
+    """What was captured of it has been taken: the caps begin anew. There is no answer."""
 
+    __slots__ = ()
     KIND: ClassVar[int] = STREAM_TAKEN

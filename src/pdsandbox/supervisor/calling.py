@@ -77,6 +77,14 @@ class Export:
         self.one = self.results.make_one
         self.plain_one = self.results.plain_one
 
+    def numbered(self, number: int) -> Export:
+        """The same with another number: in a worker where the first numbers are taken."""
+        other: Export = object.__new__(Export)
+        for name in Export.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.number = number
+        return other
+
 
 class Cores:
     """Which workers compute now, so that nobody spins unless a core is free for both ends. Shared by a host.

@@ -59,6 +59,8 @@ class Channel:
     reading, writing, out_at, spin, spin_in_call
                  for who does without `send` and `receive`: arguments of `os_.read_raw` and `os_.write_raw`, made once,
                  and `Spinner.read`, which learns what pays: between a call and its reply that differs
+    instances, exports
+                 numbers that are taken: of instances in this worker, and of exports
     held         whether bytes were read that `receive` has not given out yet
     interrupted  whether the guest was asked to stop at this operation's deadline; the holder of the turn resets it
     """
@@ -89,6 +91,7 @@ class Channel:
         self.spin = os_.Spinner(handle.part).read
         self.spin_in_call = os_.Spinner(handle.part).read
         self.computing: set[Handle] = set()
+        self.instances = self.exports = 0
         self.held = False
         self.interrupted = False
 

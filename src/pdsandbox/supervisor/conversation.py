@@ -8,8 +8,6 @@ verdict. Host functions run here, in the thread of the call; what they raise sta
 from __future__ import annotations
 
 import math
-import os
-import socket
 import struct
 import time
 from collections.abc import Mapping
@@ -27,10 +25,11 @@ from ..slots import SLOT_BYTES
 from ..values import WasmVal
 from . import monitor
 from .calling import CLOSE_S, FIELDS, Cores, Export
-from .channel import INTERRUPT_GRACE_S, SPIN_S, Channel
+from .channel import INTERRUPT_GRACE_S, SPIN_S
 from .housekeeper import Housekeeper
 from .memory import RemoteMemory
 from .serving import Serving
+from .sharing import Place
 
 _FRAME_SLACK: Final = 64 << 10  # headers, and the slots of one host call (at most 1,000 of 16 bytes)
 # How long ago a worker was looked at does not count while it slept; the housekeeper looks at those that sleep longer.
@@ -58,7 +57,7 @@ class Conversation:
 
     def __init__(
         self,
-        channel: Channel,
+        place: Place,
         callbacks: list[Callback],
         *,
         limits: Limits,
@@ -68,10 +67,17 @@ class Conversation:
         interruptible: bool,
         first: Mapping[str, Export] = {},
     ) -> None:
+        self.place = place
+        channel = place.worker.channel
         self.handle = channel.handle
+        self.instance = place.number = channel.instances
+        channel.instances += 1
+        #: The number of its first export; those that follow each other in `first` have the next ones.
+        self.first = channel.exports
         self._interruptible = interruptible
         self.fuel = fuel
-        self.busy = False
+        #: No use any more, whatever becomes of the worker.
+        self.closed = False
         self._answered_at = -math.inf  # when the last call was answered, or shortly before
         self._flags = 0  # of the last call
         self._looked_at = -math.inf
@@ -79,10 +85,14 @@ class Conversation:
         self._wall_us = 0
         self._calm_until = -math.inf  # until then a call with this limit needs no look and no more CPU time
         #: Those that the worker has numbered, and whose arguments fit into a message.
-        self.exports = {name: known for name, known in first.items() if known.params.nbytes <= limits.message_bytes}
-        self._numbered = len(first)
+        self.exports = {
+            name: known.numbered(self.first + known.number) if self.first else known
+            for name, known in first.items()
+            if known.params.nbytes <= limits.message_bytes
+        }
+        channel.exports += len(first)
         self.turn = channel.handle.turn
-        self.memory = RemoteMemory(channel, limits.memory_bytes)
+        self.memory = RemoteMemory(channel, self.instance, limits.memory_bytes)
         self.memory.look = self.look
         self.serving = Serving(channel, callbacks, self.memory, self.turn, limits, housekeeper, self.look)
         self._channel = channel
@@ -91,6 +101,15 @@ class Conversation:
         channel.computing = cores.computing
         self._answered_soon = False  # whether the last answer came while we span: then the worker is awake
         channel.cap = max(m.SMALL_CAP, limits.message_bytes) + _FRAME_SLACK
+
+    @property
+    def busy(self) -> bool:
+        """Whether an operation of this instance is under way."""
+        return self.handle.busy is self
+
+    @busy.setter
+    def busy(self, on: bool) -> None:
+        self.handle.busy = self if on else None
 
     def begin(self, started: float, wall_s: float | None, *, call: bool = False) -> monitor.Watch:
         """An operation starts (its time counts from `started`): from here on, leaving means killing.
@@ -139,24 +158,6 @@ class Conversation:
 
     # --- loading ---
 
-    def send_load(self, load: m.Load, files: list[int], start: monitor.Watch) -> None:
-        """LOAD, ahead of READY. `files` go over the socket, and stay ours: a spare's artifact, or directories."""
-        self.busy = True
-        ends = self.handle.ends
-        if files:
-            sock = socket.socket(fileno=ends.socket)
-            try:
-                os_.send_fds(sock, b"\0", files, socket.MSG_DONTWAIT)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # it has died: the answer to LOAD will tell how
-            finally:
-                sock.detach()
-        if self._interruptible:
-            os.set_blocking(ends.socket, False)
-        else:
-            os.close(ends.take_socket())
-        self._channel.send(m.LOAD, load.frame(), start)
-
     def await_loaded(self, watch: monitor.Watch) -> None:
         """LOADED, with whatever the start function asks for in between."""
         budget = self.fuel.begin()
@@ -180,7 +181,7 @@ class Conversation:
 
     def export(self, name: str, type_: FuncType) -> Export:
         """An export that the worker does not know yet: its first call says RESOLVE, and calls without waiting."""
-        return Export(self._numbered, type_, name)
+        return Export(self._channel.exports, type_, name)
 
     def call(
         self, export: Export, args: Any, started: float, wall_s: float | None, fuel: int | None, plain: bool
@@ -190,7 +191,7 @@ class Conversation:
         While calls follow each other closely, it is one write, a few reads and one unpacking. Whatever else happens
         goes on in `_finish`.
         """
-        channel, meter, memory = self._channel, self.fuel, self.memory
+        channel, handle, meter, memory = self._channel, self.handle, self.fuel, self.memory
         if wall_s != self._wall_s:
             self.prepare(started, wall_s)
         unshared = meter.plain if fuel is None else None
@@ -222,7 +223,7 @@ class Conversation:
                 raise failure  # a signal handler's
             sent = self._send_at_length(export, data, flags, budget, started, wall_s)
             return self._finish(export, budget, sent, plain=plain)
-        self.busy = True
+        handle.busy = self
         # What follows is `Channel.send` and `Channel.receive` for a worker that is there and answers soon. The GIL is
         # kept: giving it up for every read would make every other thread's call wait for ours.
         reading = channel.reading
@@ -264,7 +265,7 @@ class Conversation:
                 else:
                     meter.used += fields[2]
                 memory.where = fields[3:FIELDS] if flags & _WHERE else _NOWHERE
-                self.busy = False
+                handle.busy = None
                 if export.one is not None:
                     if plain:
                         return fields[FIELDS] if export.plain_one is None else export.plain_one(fields[FIELDS])
@@ -310,8 +311,9 @@ class Conversation:
         if name is None:
             self._channel.send(kind, frame, watch)
             return
-        self._channel.send_two(m.RESOLVE, m.Resolve(export.type, name.encode("utf-8")).frame(), kind, frame, watch)
-        self._numbered += 1
+        resolve = m.Resolve(export.type, name.encode("utf-8"), export.number, self.instance)
+        self._channel.send_two(m.RESOLVE, resolve.frame(), kind, frame, watch)
+        self._channel.exports += 1
         self.exports[name] = export
         export.unresolved = None
 

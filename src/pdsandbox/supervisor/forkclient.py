@@ -32,7 +32,8 @@ from ..protocol import control as c
 from ..protocol.codec import ProtocolError
 from ..text import one_line
 from . import monitor
-from .handle import Ends, Handle
+from .ends import Ends
+from .handle import Handle
 from .latch import Latch
 
 # Isolated and without site: no environment, no user's modules, a third of the start-up time.

@@ -1,13 +1,10 @@
 """One worker (or compiler) as the supervisor sees it: its descriptors, its end, and the verdict on it.
 
-Who owns what. The descriptors are made by `open_ends` and closed by `release`, which only the holder of the turn
+Who owns what. The descriptors are made by `Ends` and closed by `release`, which only the holder of the turn
 (whoever is in an operation on this worker) may call, because a closed number may be reused while another thread
 still reads from it. The pidfd is different: any thread may kill, so it is guarded by `_lock` and closed under it.
 The pid is the fork server's child; the housekeeper delivers what the fork server says (`on_spawned`, `on_refused`,
 `on_exited`, `on_lost`).
-
-The supervisor keeps a copy of the request pipe's read end: a write to a dead worker then never raises SIGPIPE
-(which the user's program may have set back to its deadly default); death shows on the reply pipe and the pidfd.
 
 The first verdict wins: `condemn` records one and kills; later ones get the first. What follows from a kill (end of
 file, SIGKILL) is never looked at again.
@@ -15,25 +12,29 @@ file, SIGKILL) is never looked at again.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import errno
 import math
 import os
 import signal
-import socket
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..errors import WasmError
 from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.control import NOT_LOCKED_DOWN
 from . import monitor
+from .ends import Ends
 from .latch import Latch
+
+if TYPE_CHECKING:
+    from .conversation import Conversation
 
 STDERR_BYTES: Final = 4096
 # The fork server reports an end within a millisecond, unless other processes hold every core.
@@ -45,49 +46,6 @@ _DRAIN_BYTES: Final = 64 << 10
 # How long a pair is left where it is: looking and moving takes 20 us.
 PART_S: Final = 0.001
 CORES: Final = os.cpu_count() or 1
-
-
-class Ends:
-    """Our ends of a child's pipes, and the child's ends until they are handed over."""
-
-    def __init__(self) -> None:
-        self.ours: list[int] = []  # to close
-        try:
-            self.requests_read, self.requests = self._keep(os_.pipe(os.O_NONBLOCK))
-            self.replies, replies_write = self._keep(os_.pipe(os.O_NONBLOCK))
-            self.stderr, stderr_write = self._keep(os_.pipe(os.O_NONBLOCK))
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            self.socket, socket_child = self._keep((os_.above_std(ours.detach()), os_.above_std(theirs.detach())))
-            self.child = [self.requests_read, replies_write, socket_child, stderr_write]
-        except BaseException:
-            self.close()
-            raise
-
-    def _keep(self, pair: tuple[int, int]) -> tuple[int, int]:
-        self.ours += pair
-        return pair
-
-    def close(self) -> None:
-        """Everything that is still ours."""
-        while self.ours:
-            os.close(self.ours.pop())
-
-    def __del__(self) -> None:
-        # Only when whoever made them was torn away before a handle had them: a handle closes them itself.
-        self.close()
-
-    def close_child(self) -> None:
-        """After the hand-over: the child's ends, but for the copy of the request pipe's."""
-        for fd in self.child[1:]:
-            self.ours.remove(fd)
-            os.close(fd)
-        self.child = []
-
-    def take_socket(self) -> int:
-        """The socket, which is the caller's from now on: it carries one message, the artifact."""
-        fd, self.socket = self.socket, -1
-        self.ours.remove(fd)
-        return fd
 
 
 class Handle:
@@ -117,6 +75,10 @@ class Handle:
         self.ends = ends
         self._registry = registry  # of those that hold descriptors; adding and discarding are atomic
         self.turn = threading.RLock()
+        self.turn_is_ours: Callable[[], bool] = self.turn._is_owned  # type: ignore[attr-defined] # as Condition does
+        #: Whose operation is under way: set before the first byte of a request, None after a whole valid reply.
+        self.busy: Conversation | None = None
+        self._unsaid: collections.deque[bytes] = collections.deque()
         self.pid: int | None = None
         self.pidfd = -1
         self._memory = -1  # descriptor for the platform's read_memory
@@ -125,8 +87,8 @@ class Handle:
         self.watch: monitor.Watch | None = None  # of the operation that runs, for whoever has to judge a death
         self.host_deadline: float | None = None  # set while a host function runs in the thread of the call
         self._verdict: WasmError | None = None
-        #: Not `alive`, for who asks at every call.
-        self.dead = False
+        #: Not `alive`, or something is unsaid: for who asks at every call.
+        self.attention = False
         self._parts_at = -math.inf  # when `part` may try again
         self._exit: tuple[int | None, int | None] | None = None
         self._refused: WasmError | None = None
@@ -178,9 +140,9 @@ class Handle:
         if pidfd >= 0:
             os_.pidfd_kill(pidfd)  # for a lost worker that is still on its way out
             os.close(pidfd)
-        self.dead = True
         self._settled.set()
         self._ended.set()
+        self.attention = True
 
     # --- verdicts ---
 
@@ -220,7 +182,7 @@ class Handle:
                 if verdict.pid is None:
                     verdict.pid = self.pid
                 self._verdict = verdict
-                self.dead = True
+                self.attention = True
 
     def post_mortem(self, now: float, grace_s: float) -> WasmError:
         """The worker closed its pipes or was seen to end: find out how. Holder of the turn only.
@@ -281,6 +243,7 @@ class Handle:
                     self.release()
                     return
                 self.drain_stderr()
+                self.speak()
                 resident = 0 if rss_bytes is None else self.read_resident()
                 if rss_bytes is not None and resident > rss_bytes:
                     self.condemn(monitor.rss_exceeded(resident, rss_bytes))
@@ -289,13 +252,39 @@ class Handle:
 
     def release_when_idle(self) -> None:
         """Release, unless somebody has the turn: then they will, since the worker is condemned."""
-        if not self.turn._is_owned() and self.turn.acquire(blocking=False):  # type: ignore[attr-defined]
+        self._when_idle(self.release)
+
+    def speak_when_idle(self) -> None:
+        """The same with `speak`."""
+        self._when_idle(self.speak)
+
+    def _when_idle(self, action: Callable[[], None]) -> None:
+        if not self.turn_is_ours() and self.turn.acquire(blocking=False):
             try:
-                self.release()
+                action()
             finally:
                 self.turn.release()
 
+    def say_later(self, frame: bytes) -> None:
+        """Any thread: leave word for the worker, short and not to be answered, for when nothing is under way."""
+        self._unsaid.append(frame)
+        self.attention = True
+
     # --- holder of the turn only ---
+
+    def speak(self) -> None:
+        """If nothing is under way, say what was left for such a moment, as far as the pipe takes it. `attention` is as
+        it should be then: whoever sets it does so after there is something to see."""
+        self.attention = False
+        while self._unsaid and self.busy is None and self.alive and not self._released:
+            frame = self._unsaid.popleft()  # first: said twice would be an error, and lost is a little memory
+            try:
+                os.write(self.ends.requests, frame)  # all of it or nothing: see pipe(7) on PIPE_BUF
+            except BlockingIOError:
+                self._unsaid.appendleft(frame)
+                break
+        if self._unsaid or not self.alive:
+            self.attention = True
 
     def read_resident(self) -> int:
         """Bytes resident; 0 when that cannot be known (not spawned yet, or gone). Any thread."""
@@ -310,6 +299,11 @@ class Handle:
         if resident:  # a process on its way out has none left: what counts is what it had
             self._sample = sample
         return resident
+
+    def half_empty(self, rss_bytes: int | None) -> bool:
+        """Whether it has less than half of the memory that it may have; as far as that is limited. Any thread."""
+        resident, data = self.read_resident(), os_.data_of(self._sample)
+        return all(limit is None or 2 * used < limit for used, limit in ((resident, rss_bytes), (data, self._ceiling)))
 
     def starved(self, message: m.Error) -> WasmError | None:
         """Condemn a worker that says that it was refused memory, if it stands at its ceiling."""
@@ -350,8 +344,8 @@ class Handle:
             return os_.copy_process(self.pid, local, remote, size, write=write)
 
     def read_nothing(self, sent: int) -> bool:
-        """Whether all `sent` bytes of the only thing that was ever said to it are still in the request pipe."""
-        return not self._released and os_.unread_bytes(self.ends.requests_read) == sent
+        """Whether all `sent` bytes of the last that was said to it are still in the request pipe."""
+        return not self._released and os_.unread_bytes(self.ends.requests_read) >= sent
 
     def has_answered(self) -> bool:
         """Whether something that it wrote waits to be read, or nothing will. A guess: other threads than that of its

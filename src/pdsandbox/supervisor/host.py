@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
-from ..calls import FuelMeter
-from ..errors import CallError, Cause, CompileError, InstantiationError, WasmError, WorkerCrashed
+from ..errors import Cause, CompileError, InstantiationError, WasmError
 from ..hardening import Hardening, HardeningReport, hardening_of
 from ..imports import WasmImports
 from ..interfaces import WasmHost, WasmModule
@@ -21,15 +19,15 @@ from ..limits import EngineConfig, Limits, config_of
 from ..protocol import control as c
 from ..source import source_of
 from ..values import _short
-from . import compiling, linking, monitor
+from . import compiling
 from .cache import CompileCache
 from .calling import Cores
-from .channel import END_GRACE_S
-from .conversation import Conversation
 from .forkclient import ForkServer
 from .instance import Instance
+from .loading import Loader
 from .module import Artifact, Compiled, Module
 from .processes import NeverRan, Processes
+from .sharing import MOST_INSTANCES
 from .slots import CompilerSlots
 
 if TYPE_CHECKING:
@@ -86,15 +84,15 @@ class Supervisor(WasmHost):
     ) -> None:
         self.limits = config_of("limits", limits, Limits)
         self.engine = config_of("engine", engine, EngineConfig)
-        if isolation != "instance":
-            known = "" if isolation == "module" else f"; {isolation!r} is unknown"
-            raise ValueError(f'isolation must be "instance"; "module" is not available yet in this version{known}')
+        if isolation not in ("instance", "module"):
+            raise ValueError(f'isolation must be "instance" or "module", not {_short(isolation)}')
         self.hardening = hardening_of(hardening)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         compilers = cores if max_compilers is None else _count("max_compilers", max_compilers, 1, 1024)
         self._processes = Processes(
             limits=self.limits,
             engine=self.engine,
+            instances=MOST_INSTANCES if isolation == "module" else 1,
             spares=_count("spares", spares, 0, 64),
             max_workers=None if max_workers is None else _count("max_workers", max_workers, 1, 100_000),
             python=_program("python", python),
@@ -104,7 +102,8 @@ class Supervisor(WasmHost):
         self._compilers = CompilerSlots(compilers)
         self._cache = CompileCache(_count("cache_bytes", cache_bytes, 0, 1 << 44))
         self._disk = _disk(_path("cache_dir", cache_dir), cache_bytes)
-        self._cores = Cores(cores)
+        shared = isolation == "module"
+        self._loader = Loader(self._processes, self.limits, self.engine, Cores(cores), by_module=shared)
         self._artifacts: weakref.WeakSet[Artifact] = weakref.WeakSet()
         if self.hardening.required:
             self._require()
@@ -215,80 +214,10 @@ class Supervisor(WasmHost):
             granted = grant(wasi)
         try:
             self._processes.own()
-            for _ in range(2):
-                try:
-                    return self._instantiate(module, offered, granted)
-                except NeverRan:
-                    pass
-            try:
-                return self._instantiate(module, offered, granted)
-            except NeverRan as exc:
-                raise exc.error from exc
+            return self._loader.instantiate(module, offered, granted)
         finally:
             if granted is not None:
                 granted.close()
-
-    def _instantiate(self, module: Module, offered: WasmImports, granted: Granted | None) -> Instance:
-        server, housekeeper = self._processes.started()
-        limits = self.limits
-        try:
-            artifact = module.compiled.artifact.duplicate()
-            late = linking.ships_functions(module.compiled.imports, offered) or bool(granted and granted.dirs)
-            handle, channel, spare = self._processes.take_worker(server, artifact.fd, artifact, late=late)
-        except OSError as exc:
-            raise monitor.host_failure(exc) from exc
-        # The worker is on its way from here on: what can be done meanwhile is done meanwhile.
-        wasi = None if granted is None else granted.spec
-        load, callbacks = linking.plan(module.compiled.imports, offered, limits, module.compiled.resolve, wasi)
-        fuel = FuelMeter(limits.fuel, metered=self.engine.fuel)
-        talk = Conversation(
-            channel,
-            callbacks,
-            limits=limits,
-            fuel=fuel,
-            housekeeper=housekeeper,
-            cores=self._cores,
-            interruptible=self.engine.interruptible,
-            first=module.compiled.first,
-        )
-        handle.owner = weakref.ref(talk)
-        if granted is not None:
-            granted.streams.attach(channel)
-            talk.serving.streams = granted.streams
-        # The turn is ours until the instance stands: a host function of the start function cannot re-enter.
-        handle.turn.acquire()
-        try:
-            start = monitor.start_watch(time.monotonic())
-            handle.watch = start
-            files = [artifact.fd] if spare else [] if granted is None else [*granted.dirs]
-            talk.send_load(load, files, start)
-            artifact.close()
-            channel.receive(start)  # READY
-            # While the worker loads.
-            instance = Instance(talk, module, limits, housekeeper)
-            talk.await_loaded(talk.begin(time.monotonic(), limits.wall_s))
-            if not handle.wait_settled(monitor.START_TIMEOUT_S):
-                raise InstantiationError("the fork server does not answer", cause=Cause.HOST)
-            if not handle.alive:  # quick enough to load, but refused
-                raise handle.post_mortem(time.monotonic(), END_GRACE_S)
-            if self._processes.closed:
-                raise handle.condemn(monitor.closed())
-        except BaseException as exc:
-            handle.condemn(monitor.abandoned())
-            never_ran = spare and handle.read_nothing(len(load.frame()))
-            written = None if granted is None else granted.streams.last_words(cut=talk.busy)
-            handle.release()
-            unseen = granted is not None and granted.changes
-            told = _while_instantiating(exc, bool(talk.serving.served) or unseen, never_ran=never_ran)
-            if isinstance(told, WasmError):
-                told.output = written
-            if told is exc:
-                raise
-            raise told from exc
-        finally:
-            handle.turn.release()
-        self._processes.respawn()
-        return instance
 
     def close(self) -> None:
         """See `WasmHost.close`. Running calls end with CallError, CLOSED. Returns when every process has ended."""
@@ -299,18 +228,6 @@ class Supervisor(WasmHost):
         for artifact in list(self._artifacts):
             artifact.close()
         self._cache.clear()
-
-
-def _while_instantiating(exc: BaseException, seen: bool, *, never_ran: bool) -> BaseException:
-    """What `instantiate` raises for `exc`. `seen`: the guest may have been seen outside; `never_ran`: the worker had
-    not read LOAD."""
-    if isinstance(exc, OSError):
-        return monitor.host_failure(exc)
-    if isinstance(exc, CallError) and exc.cause is Cause.CLOSED:
-        return InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
-    if isinstance(exc, WorkerCrashed) and (never_ran or (exc.cause is Cause.HOST and not seen)):
-        return NeverRan(exc)
-    return exc
 
 
 def _as_compile_error(exc: WasmError) -> CompileError:

@@ -9,6 +9,7 @@ never wait for the turn.
 from __future__ import annotations
 
 import ctypes
+import functools
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,6 @@ from ..values import WasmVal
 from . import monitor
 from .calling import Export
 from .conversation import Conversation
-from .handle import Handle
 from .housekeeper import Housekeeper
 from .memory import PIECE_BYTES
 from .module import Module
@@ -44,17 +44,20 @@ class Instance(WasmInstance):
 
     def __init__(self, conversation: Conversation, module: Module, limits: Limits, housekeeper: Housekeeper) -> None:
         self._talk = conversation
+        self._worker = conversation.place.worker
         self._handle = conversation.handle
         self._turn = conversation.turn
-        self._turn_is_ours: Callable[[], bool] = self._turn._is_owned  # type: ignore[attr-defined] # as Condition does
+        self._turn_is_ours = conversation.handle.turn_is_ours
         self._module = module
         self._limits = limits
         self._housekeeper = housekeeper
         self._generation = generation.now
         self._exports = conversation.exports
         self._has_run = False
-        # Must not hold the instance; what is left to do for one that was dropped is to end its worker.
-        finalizer = weakref.finalize(self, housekeeper.later, Disposal(self._handle))
+        # Must not hold the instance; what is left to do for one that was dropped is to give up its place.
+        finalizer = weakref.finalize(
+            self, housekeeper.later, functools.partial(self._worker.vacate, conversation.place)
+        )
         finalizer.atexit = False
 
     # --- calls ---
@@ -73,7 +76,7 @@ class Instance(WasmInstance):
 
     def func(self, name: str) -> Callable[..., Any]:
         """See `WasmInstance.func`."""
-        verdict = self._handle.verdict
+        verdict = self._closed_error() if self._talk.closed else self._handle.verdict
         if verdict is not None:
             raise verdict
         type_ = self._type_of(name)
@@ -85,12 +88,12 @@ class Instance(WasmInstance):
         if self._generation != generation.now:
             raise self._foreign()
         if self._turn_is_ours():
-            raise _reentered()
-        talk = self._talk
+            raise self._reentered()
+        talk, handle = self._talk, self._handle
         try:
             if not self._turn.acquire(False):
                 self._await_turn(wall_s)
-            if talk.busy or self._handle.dead:
+            if handle.busy or handle.attention:
                 self._enter()
             started = time.monotonic()
             export = self._exports.get(func) if type(func) is str else None
@@ -99,8 +102,8 @@ class Instance(WasmInstance):
             return talk.call(export, args, started, wall_s, fuel, plain)
         finally:
             try:
-                if talk.busy or self._handle.dead:
-                    self._leave_operation()
+                if handle.busy or handle.attention:
+                    self._worker.leave_operation()
             finally:
                 try:
                     self._turn.release()
@@ -168,6 +171,8 @@ class Instance(WasmInstance):
     def _look_up(self, func: object) -> Export:
         """An export that has not been called yet."""
         name = check_name(func)
+        if self._talk.closed:
+            raise self._closed_error()
         export = self._exports.get(name) or self._talk.export(name, self._type_of(name))
         self._check_message(export.params.nbytes)
         return export
@@ -274,16 +279,18 @@ class Instance(WasmInstance):
         if self._generation != generation.now:
             raise self._foreign()
         if self._turn_is_ours():
-            raise _reentered()
+            raise self._reentered()
         try:
             if not self._turn.acquire(False):
                 self._await_turn(wall_s)
-            if self._talk.busy or self._handle.dead:
+            if self._handle.busy or self._handle.attention:
                 self._enter(usable=usable)
+            if usable and self._talk.closed:
+                raise self._closed_error()
             return operation()
         finally:
             try:
-                self._leave_operation()
+                self._worker.leave_operation()
             finally:
                 try:
                     self._turn.release()
@@ -293,28 +300,28 @@ class Instance(WasmInstance):
     def _foreign(self) -> CallError:
         return CallError("this instance belongs to the process that made it, not to a fork of it")
 
+    def _closed_error(self) -> WasmError:
+        error = monitor.closed()
+        error.pid = self._handle.pid
+        return error
+
+    def _reentered(self) -> CallError:
+        whose = "its own host function" if self._talk.busy else "a host function of another instance in its worker"
+        return CallError(f"an instance cannot be used from inside {whose}")
+
     def _await_turn(self, wall_s: float | None) -> None:
+        if self._talk.closed:
+            raise self._closed_error()
         if not self._turn.acquire(timeout=-1 if wall_s is None else wall_s):
             raise CallError(f"the instance is busy: other threads used it for all of {wall_s:g} s", limit=wall_s)
 
     def _enter(self, *, usable: bool = True) -> None:
-        """The turn is ours, and something is not as it should be."""
-        if self._talk.busy:
-            # Whoever had the turn before was torn away in the middle of leaving.
-            self._leave_operation()
-        if usable and not self._handle.alive:
+        """The turn is ours, and something is not as it should be, or something is to be said first."""
+        if self._handle.busy or self._handle.alive:
+            # Whoever had the turn before may have been torn away in the middle of leaving.
+            self._worker.leave_operation()
+        if usable and not self._talk.closed and not self._handle.alive:
             raise self._handle.verdict or self._handle.post_mortem(time.monotonic(), _END_WAIT_S)
-
-    def _leave_operation(self) -> None:
-        """If the turn is ours: kill a worker that was left in the middle, and let go of one that is condemned."""
-        handle = self._handle
-        if self._turn_is_ours():
-            if self._talk.busy:
-                handle.condemn(monitor.abandoned())
-                self._talk.serving.harvest()
-                self._talk.busy = False
-            if not handle.alive:
-                handle.release()
 
     # --- the rest of the contract ---
 
@@ -327,16 +334,24 @@ class Instance(WasmInstance):
         return self._talk.fuel.consumed
 
     def close(self) -> None:
-        """See `WasmInstance.close`. Returns when the worker has ended."""
-        self._end(monitor.closed())
-
-    def kill(self) -> None:
-        """See `WasmInstance.kill`. Returns when the worker has ended."""
-        self._end(monitor.killed())
-
-    def _end(self, verdict: WasmError) -> None:
+        """See `WasmInstance.close`. Returns when the worker has ended, if this was the last in it. Otherwise a call of
+        it that another thread makes goes on to its end."""
         if self._generation != generation.now:
             return  # the parent's worker is the parent's to end
+        if self._handle.verdict is None:
+            self._talk.closed = True
+            self._exports = {}  # where no call finds anything
+        if self._talk.place.leave():
+            self._end(monitor.closed())
+        else:
+            self._handle.speak_when_idle()
+
+    def kill(self) -> None:
+        """See `WasmInstance.kill`. Returns when the worker has ended, and with it all instances that share it."""
+        if self._generation == generation.now and not self._talk.closed:
+            self._end(monitor.killed())
+
+    def _end(self, verdict: WasmError) -> None:
         self._handle.condemn(verdict)
         self._handle.release_when_idle()  # else who is in an operation does it on the way out
         self._handle.wait_ended(_END_WAIT_S)
@@ -344,7 +359,7 @@ class Instance(WasmInstance):
     @property
     def alive(self) -> bool:
         """Whether calls can still succeed."""
-        return self._generation == generation.now and self._handle.alive
+        return self._generation == generation.now and self._handle.alive and not self._talk.closed
 
     @property
     def pid(self) -> int:
@@ -353,21 +368,3 @@ class Instance(WasmInstance):
 
     def __repr__(self) -> str:
         return f"<Instance in worker {self.pid}{'' if self.alive else ', gone'}>"
-
-
-def _reentered() -> CallError:
-    return CallError("an instance cannot be used from inside its own host function")
-
-
-class Disposal:
-    """Ends the worker of an instance that was dropped without being closed. Runs in the housekeeper's thread."""
-
-    __slots__ = ("_handle",)
-
-    def __init__(self, handle: Handle) -> None:
-        self._handle = handle
-
-    def __call__(self) -> None:
-        # Nobody can be in an operation: that would hold the instance.
-        self._handle.condemn(monitor.closed())
-        self._handle.release()

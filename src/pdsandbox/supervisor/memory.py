@@ -35,8 +35,9 @@ def _nothing(_now: float, _watch: monitor.Watch) -> None:
 class RemoteMemory:
     """See the module's text."""
 
-    def __init__(self, channel: Channel, memory_bytes: int | None) -> None:
+    def __init__(self, channel: Channel, instance: int, memory_bytes: int | None) -> None:
         self._channel = channel
+        self._instance = instance
         self._most = math.inf if memory_bytes is None else memory_bytes
         #: (address, bytes) in the worker, as it said last; only true while it waits for us. Zeros: it did not say.
         self.where: tuple[int, ...] = (0, 0)
@@ -107,7 +108,8 @@ class RemoteMemory:
         done = 0
         while True:
             want = min(m.CHUNK_BYTES, length - done)
-            self._channel.send(m.MEM_READ, m.MemRead(offset + done, want, length - done).frame(), watch)
+            ask = m.MemRead(offset + done, want, length - done, self._instance)
+            self._channel.send(m.MEM_READ, ask.frame(), watch)
             kind, payload = self._receive(watch, first=not done)
             if kind != m.MEM_DATA or len(payload) != want:
                 raise self._channel.broke("not the bytes that were asked for")
@@ -122,7 +124,7 @@ class RemoteMemory:
         while True:
             piece = view[done : done + m.CHUNK_BYTES]
             # One copy, not one for the payload and one more for the frame.
-            head = m.MemWrite(offset + done, len(data) - done, b"").payload()
+            head = m.MemWrite(offset + done, len(data) - done, b"", self._instance).payload()
             frame = b"".join((HEADER.pack(len(head) + len(piece), m.MEM_WRITE), head, piece))
             self._channel.send(m.MEM_WRITE, frame, watch)
             kind, payload = self._receive(watch, first=not done)

@@ -58,6 +58,7 @@ class Processes:
         *,
         limits: Limits,
         engine: EngineConfig,
+        instances: int,
         spares: int,
         max_workers: int | None,
         python: str | None,
@@ -66,6 +67,7 @@ class Processes:
     ) -> None:
         self._limits = limits
         self._engine = engine
+        self._instances = instances  # in one worker, at most
         self._spare_count = spares
         self._max_workers = max_workers
         self._python = python
@@ -163,6 +165,7 @@ class Processes:
             self._cgroup or "",
             limits.rss_bytes,
             limits.compile_rss_bytes,
+            self._instances,
         )
 
     def tick(self) -> None:

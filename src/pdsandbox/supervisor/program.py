@@ -43,7 +43,7 @@ def written(talk: Conversation, wall_s: float | None) -> Output:
     if talk.busy:
         return streams.last_words(cut=True)
     output, any_came = streams.take()
-    if any_came and talk.handle.alive:
+    if any_came and talk.handle.alive and not talk.closed:
         # Nothing runs, so the worker is not judged now: what has come is not to be lost for what it is found to use.
         watch, talk.busy = talk.watch(time.monotonic(), wall_s), True
         try:

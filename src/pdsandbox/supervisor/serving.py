@@ -178,7 +178,7 @@ class Serving:
             failure = exc
         finally:
             handle.host_deadline = None
-        verdict = handle.verdict if handle.dead else None
+        verdict = handle.verdict if handle.attention else None
         if verdict is not None:
             raise verdict  # the housekeeper's, at the deadline; or close, or kill
         if memory.torn:
@@ -227,7 +227,7 @@ class Serving:
             self.error = exc
         finally:
             handle.host_deadline = None
-        verdict = handle.verdict if handle.dead else None
+        verdict = handle.verdict if handle.attention else None
         if verdict is not None:
             raise verdict
         if reply is None:

@@ -28,7 +28,6 @@ from .links import Links
 # What is sent along with LOAD takes no round trips. It is to fit into the pipe with it, so that nobody waits.
 _SENT_ALONG: Final = 32 << 10
 _EVENTS: Final = select.POLLIN | select.POLLOUT
-_STREAM_TAKEN: Final = m.StreamTaken().frame()
 _ALWAYS: Final = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 _Stream = TypeVar("_Stream", Input, Output)
@@ -97,6 +96,7 @@ class Streams:
         self._cut = False
         self._harvested = False
         self._channel: Channel | None = None
+        self._instance = 0
 
     def specs(self) -> tuple[m.StreamSpec, ...]:
         """What the worker is told of them."""
@@ -109,9 +109,10 @@ class Streams:
             return m.StreamSpec(data=self._along)
         return m.StreamSpec(relayed=True, tty=stream.tty, waits=stream.fd is not None)
 
-    def attach(self, channel: Channel) -> None:
-        """Serve this worker, which is new: what another one said is forgotten."""
+    def attach(self, channel: Channel, instance: int) -> None:
+        """Serve this new instance in a worker: what one said in another worker is forgotten."""
         self._waiter.channel = self._channel = channel
+        self._instance = instance
         self._harvested = False
         self.take()
 
@@ -210,7 +211,7 @@ class Streams:
     def tell_taken(self, watch: monitor.Watch) -> None:
         """Let the worker know that `take` has taken something. Raises the verdict on one that does not listen."""
         assert self._channel is not None
-        self._channel.send(m.STREAM_TAKEN, _STREAM_TAKEN, watch)
+        self._channel.send(m.STREAM_TAKEN, m.StreamTaken(self._instance).frame(), watch)
 
 
 def _split(payload: memoryview | bytes) -> tuple[int, bytes]:

@@ -1,6 +1,6 @@
 """A worker's life until it serves: its pipes, its lock-down, its one module. Then `serve` has it until its pipes close.
 
-One thread. It owns the socket until the module is loaded, and the guest.
+One thread. It owns the socket until the module is loaded, and the module: further guests are made of that.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from ..runtime.engine import Engine, Module
 from ..runtime.guest import Guest, RawFunction
 from ..runtime.hostcalls import HostCalls, RemoteOffer
 from ..runtime.reactor import constructor
-from ..runtime.wasi.system import System
 from . import warmup
 from .faults import RemoteFailed, error_message
 from .lockdown import Lockdown, enter
 from .pipes import Leave
 from .serve import Server
 from .streams import system_of
+from .tenant import Tenant
 
 _NAME: Final = "pdsandbox-work"
 # It reads a byte and makes one call; the default would take 8 MiB of what RLIMIT_DATA allows.
@@ -51,27 +51,34 @@ class Worker:
     def __init__(self, engine: Engine, warm: Module, limits: Config) -> None:
         self._engine = engine
         self._warm = warm
+        self._limits = limits
         self._socket = -1
         self._artifact = -1
-        self._guest = Guest(
-            engine,
+        self._server = Server()
+        self._server.on_load = self._add
+        self._first = self._make_tenant()
+        self._server.admit(self._first)
+        self._module: Module | None = None
+        self._lockdown: Lockdown | None = None
+        self._spare_socket: socket.socket | None = None
+        self._listening: Any = None  # a lock that the thread for interrupts waits for
+
+    def _make_tenant(self) -> Tenant:
+        limits = self._limits
+        guest = Guest(
+            self._engine,
             memory_bytes=limits.memory_bytes,
             memories=limits.memories,
             table_elements=limits.table_elements,
         )
-        self._server = Server(self._guest)
-        self._hosts = HostCalls(
-            self._guest,
+        hosts = HostCalls(
+            guest,
             host_calls=limits.host_calls,
             host_call_bytes=limits.host_call_bytes,
             message_bytes=limits.message_bytes,
             remote=self._server,
         )
-        self._server.attach(self._hosts)
-        self._lockdown: Lockdown | None = None
-        self._system: System | None = None
-        self._spare_socket: socket.socket | None = None
-        self._listening: Any = None  # a lock that the thread for interrupts waits for
+        return Tenant(guest, hosts)
 
     def run(
         self,
@@ -124,7 +131,7 @@ class Worker:
 
     def close(self) -> None:
         """After a rehearsal, in the fork server: leave nothing behind, not even cycles. A worker just exits."""
-        self._guest.close()
+        self._first.close()
         self._server.__dict__.clear()
         self.__dict__.clear()
 
@@ -140,29 +147,34 @@ class Worker:
         if kind != m.LOAD:
             raise SystemExit(f"unexpected message kind {kind} before LOAD")
         load = m.Load.decode(server.inbox.view[HEADER_BYTES : HEADER_BYTES + length])
-        if self._load(load, late=late):
+        if self._load(self._first, load, late=late):
             server.serve()
 
     # --- loading ---
 
-    def _load(self, load: m.Load, *, late: bool) -> bool:
+    def _add(self, load: m.Load) -> None:
+        """One more instance of the module. One that failed stays, too, until it is dropped: it may be for want of
+        memory, and the supervisor has yet to look."""
+        tenant = self._make_tenant()
+        tenant.number = load.instance
+        self._server.admit(tenant)
+        self._load(tenant, load, late=False)
+
+    def _load(self, tenant: Tenant, load: m.Load, *, late: bool) -> bool:
         """Instantiate; False when that failed and the supervisor was told."""
-        guest, hosts, server = self._guest, self._hosts, self._server
-        spent = 0
+        guest, hosts, server = tenant.guest, tenant.hosts, self._server
+        adding, spent = self._module is not None, 0
         try:
             offers = self._offers(load)
             dirs = [] if load.wasi is None else self._take_dirs(load.wasi)
             if late:
                 self._give_up(lambda lockdown: lockdown.grant(dirs))
                 self._give_up(lambda lockdown: lockdown.enter(Role.WORKER, self._threads()))
-            system = self._system = None if load.wasi is None else system_of(load.wasi, guest, server, dirs)
-            artifact = self._take_artifact()
+            system = tenant.system = None if load.wasi is None else system_of(load.wasi, guest, server, dirs)
+            artifact = -1 if adding else self._take_artifact()
             if load.wall_us:
                 server.backstop.arm(load.wall_us, time.monotonic())
-            module = self._engine.deserialize_mapped(artifact)
-            os.close(artifact)
-            os_.set_name(_NAME)
-            self._give_up(Lockdown.lock)
+            module = self._module or self._open(artifact)
 
             def bind(wanted: ImportType, _guest: Guest) -> RawFunction | None:
                 offer = offers.get((wanted.module, wanted.name))
@@ -172,23 +184,31 @@ class Worker:
             guest.instantiate(module, bind, load.fuel)
             if system is not None:
                 spent, guest.last_fuel = guest.last_fuel, 0
-                self._construct((UNLIMITED if load.fuel is None else load.fuel) - spent)
+                self._construct(tenant, (UNLIMITED if load.fuel is None else load.fuel) - spent)
         except (WasmError, RemoteFailed, MemoryError, OSError) as exc:
             if isinstance(exc, OSError):  # out of memory, most likely
                 exc = InstantiationError(f"the module cannot be loaded: {exc}", cause=Cause.HOST)
             server.outbox.write(error_message(exc, spent + guest.last_fuel).frame())
-            if isinstance(exc, MemoryError) or exc.__cause__ is not None:
+            if not adding and (isinstance(exc, MemoryError) or exc.__cause__ is not None):
                 # It may be for want of memory: stay, as big as it is, until the supervisor has looked, and leaves.
                 server.inbox.complete(-1)
             return False
         guest.find_memory_soon()
         server.outbox.write(m.Loaded(spent + guest.last_fuel, *guest.where()).frame())
         # What nobody waits for comes after the answer.
-        for request in load.resolve:
-            server.resolve(request)
+        for number, request in enumerate(load.resolve, load.first):
+            server.resolve(request, tenant, number)
         guest.find_memory()
         gc.enable()  # the fork server had it off: a collection while starting costs more than it can find
         return True
+
+    def _open(self, artifact: int) -> Module:
+        """The module, which all instances here share; no further code will come."""
+        module = self._module = self._engine.deserialize_mapped(artifact)
+        os.close(artifact)
+        os_.set_name(_NAME)
+        self._give_up(Lockdown.lock)
+        return module
 
     def _take_dirs(self, spec: m.WasiSpec) -> list[tuple[int, bool]]:
         """The guest's directories, which came over the socket: (descriptor, whether it may write there)."""
@@ -200,11 +220,11 @@ class Worker:
             raise InstantiationError("the directories could not be handed to the worker", cause=Cause.HOST)
         return [(fd, item.writable) for fd, item in zip(fds, spec.dirs, strict=True)]
 
-    def _construct(self, fuel: int) -> None:
+    def _construct(self, tenant: Tenant, fuel: int) -> None:
         """Run a reactor's `_initialize` with what instantiating has left of its fuel."""
-        bound = constructor(self._guest)
+        bound = constructor(tenant.guest)
         if bound is not None:
-            self._hosts.reset()
+            tenant.hosts.reset()
             try:
                 bound.call(fuel)
             except WasmError as exc:

@@ -1,6 +1,7 @@
-"""What a worker does once its guest stands: one request after the other, until the supervisor leaves.
+"""What a worker does once a guest stands: one request after the other, until the supervisor leaves.
 
-One thread. It owns the request pipe's read end, the reply pipe's write end and the guest. A call's slots are worked on
+One thread. It owns the request pipe's read end, the reply pipe's write end and the guests. The number of an export says
+which guest's it is; every other request names its instance. A call's slots are worked on
 where they were received and the reply is written from there: both have them at the same place. What arrives during a
 host call goes to a second buffer, because the engine will still write its results into the first.
 
@@ -22,10 +23,11 @@ from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.frames import HEADER, HEADER_BYTES
 from ..runtime.guest import Export, Guest
-from ..runtime.hostcalls import Ask, HostCalls
+from ..runtime.hostcalls import Ask
 from ..slots import SLOT_BYTES
 from .faults import RemoteFailed, error_message
 from .pipes import BUFFER_BYTES, FIRST_SPIN_S, SPIN_S, WAKE_S, Backstop, Inbox, Leave, Outbox
+from .tenant import Tenant
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
@@ -42,12 +44,13 @@ ENDINGS: Final = (WasmError, RemoteFailed, MemoryError)
 class _Ready:
     """An export, bound to the buffer: how to call it, and what the frames of a call look like."""
 
-    __slots__ = ("call", "reply", "reply_bytes", "reply_payload", "request_bytes")
+    __slots__ = ("call", "reply", "reply_bytes", "reply_payload", "request_bytes", "tenant")
 
-    def __init__(self, guest: Guest, export: Export, address: int, view: memoryview) -> None:
+    def __init__(self, tenant: Tenant, export: Export, address: int, view: memoryview) -> None:
         assert export.params is not None
         assert export.results is not None
-        self.call = guest.bind(export, address + _CALL_SLOTS)
+        self.tenant = tenant
+        self.call = tenant.guest.bind(export, address + _CALL_SLOTS)
         self.request_bytes = _CALL_SLOTS + export.params.nbytes
         self.reply_payload = m.RESULT_LAYOUT.size + export.results.nbytes
         self.reply_bytes = HEADER_BYTES + self.reply_payload
@@ -57,26 +60,38 @@ class _Ready:
 class Server:
     """See the module's text. Made in the fork server, with its buffers; `serve` runs in one fork."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self) -> None:
         self.inbox = Inbox()
         self.outbox = Outbox()
         self.backstop = Backstop()
-        self._guest = guest
-        self._hosts: HostCalls | None = None
+        self._tenants: dict[int, Tenant] = {}
+        #: Whose turn it is: of its guest is whatever is said next.
+        self.tenant: Tenant
+        self._guest: Guest
         self._nested: Inbox | None = None
-        self._exports: list[Export] = []
-        self._ready: list[_Ready] = []
-        self._bound_to = 0  # the buffer's address when the exports were bound
+        self._exports: dict[int, tuple[Tenant, Export]] = {}  # by number
+        self._ready: dict[int, _Ready] = {}
         self.inbox.moved = self._bind
         self._flags = 0  # of the call that runs
         #: Whether `pd_log` waits for no answer. It does while loading, and in a batch, where the row that fails counts.
         self._pipelines = False
-        #: Called when the supervisor has taken what was captured of the guest's streams.
-        self.on_taken: Callable[[], None] | None = None
+        #: Called with one more LOAD.
+        self.on_load: Callable[[m.Load], None] | None = None
 
-    def attach(self, hosts: HostCalls) -> None:
-        """Count and limit host calls by `hosts`."""
-        self._hosts = hosts
+    def admit(self, tenant: Tenant) -> None:
+        """Serve this guest, too; it is loaded now."""
+        self._tenants[tenant.number] = tenant
+        self._turn_to(tenant)
+
+    def _turn_to(self, tenant: Tenant) -> None:
+        self.tenant, self._guest = tenant, tenant.guest
+
+    def _drop(self, number: int) -> None:
+        """This instance is not used any more."""
+        tenant = self._tenants.pop(number)
+        for export in tenant.exports:
+            del self._exports[export], self._ready[export]
+        tenant.close()
 
     def open(self, requests: int, replies: int) -> None:
         """Serve these pipes."""
@@ -93,12 +108,12 @@ class Server:
             raise Leave from None
 
     def _serve(self) -> None:
-        inbox, ready, guest, backstop, outbox = self.inbox, self._ready, self._guest, self.backstop, self.outbox
+        inbox, find, backstop, outbox = self.inbox, self._ready.get, self.backstop, self.outbox
         read, write, clock, spin_read = os_.read_raw, os.write, time.monotonic, inbox.spinner.read
         out, give_way = outbox.fd, os_.give_way
-        unpack, pack, where, prepare = _CALL.unpack_from, _RESULT.pack_into, guest.where, guest.prepare
-        call_kind, result_kind, least = m.CALL, m.RESULT, _CALL.size
-        reset = self._hosts.reset if self._hosts is not None and guest.calls_out else None
+        unpack, pack, call_kind, result_kind, least = _CALL.unpack_from, _RESULT.pack_into, m.CALL, m.RESULT, _CALL.size
+        tenant: Tenant | None = None
+        where, prepare, reset = self._guest.where, self._guest.prepare, self.tenant.reset
         self._pipelines = True
         replied = clock()
         spin_until = replied + FIRST_SPIN_S
@@ -117,8 +132,12 @@ class Server:
             kind = length = number = flags = fuel = wall_us = -1
             if got >= least:
                 length, kind, number, flags, fuel, wall_us = unpack(view)
-            if kind == call_kind and number < len(ready) and got == ready[number].request_bytes == length + 8:
-                export = ready[number]
+            export = find(number)
+            if kind == call_kind and export is not None and got == export.request_bytes == length + 8:
+                if export.tenant is not tenant:
+                    tenant = export.tenant
+                    self._turn_to(tenant)
+                    where, prepare, reset = tenant.guest.where, tenant.guest.prepare, tenant.reset
                 # Had it been long since the last reply, this process would have slept, and the timer be disarmed.
                 if wall_us != backstop.wall_us or replied > backstop.good_until:
                     backstop.arm(wall_us, clock())
@@ -141,6 +160,7 @@ class Server:
             else:
                 kind, length = inbox.complete(got)
                 flags = self._other(kind, length)
+                tenant = None  # it may have been another one's turn
             # From here on the supervisor is at work, too.
             replied = clock()
             spin_until = replied + spin_s if flags & 1 else 0.0
@@ -155,58 +175,66 @@ class Server:
         if kind in (m.MEM_READ, m.MEM_WRITE):
             self._memory(kind, payload)
         elif kind == m.RESOLVE:
-            self.resolve(m.Resolve.decode(payload))  # the call is right behind it
-        elif kind == m.STREAM_TAKEN and self.on_taken is not None:
-            self.on_taken()
+            asked = m.Resolve.decode(payload)  # the call is right behind it
+            self.resolve(asked, self._tenants[asked.instance], asked.number)
+        elif kind == m.LOAD and self.on_load is not None:
+            self._pipelines = False
+            self.on_load(m.Load.decode(payload))
+            self._pipelines = True
+        elif kind == m.DROP:
+            self._drop(m.Drop.decode(payload).instance)
+        elif kind == m.STREAM_TAKEN and (taken := self._tenants[m.StreamTaken.decode(payload).instance].on_taken):
+            taken()
         elif kind != m.HOST_FAIL:  # that one came too late for the call that it was for
             raise SystemExit(f"unexpected message kind {kind}")
         return m.SPIN | m.FREE
 
     # --- requests ---
 
-    def resolve(self, request: m.Resolve) -> None:
-        """Number one more export."""
-        export = self._guest.resolve(request.name.decode("utf-8"))
+    def resolve(self, request: m.Resolve, tenant: Tenant, number: int) -> None:
+        """Give one more export its number."""
+        export = tenant.guest.resolve(request.name.decode("utf-8"))
         # The buffers are sized by the real type; another one than the compiler found means that it was hostile.
         if export is None or export.type != request.type or export.params is None or export.results is None:
             raise SystemExit("an export is not what the compiler found")
-        self._exports.append(export)
         # Results are written where arguments came: there must be room for the larger of the two.
         self.inbox.reserve(_CALL_SLOTS + export.nslots * SLOT_BYTES)
-        self._bind()
+        self._exports[number] = tenant, export
+        tenant.exports.append(number)
+        self._ready[number] = _Ready(tenant, export, self.inbox.address, self.inbox.view)
 
     def _bind(self) -> None:
-        """Bind the exports that are not, or to where the buffer was."""
-        address = self.inbox.address
-        if address != self._bound_to:
-            self._ready.clear()
-            self._bound_to = address
-        for export in self._exports[len(self._ready) :]:
-            self._ready.append(_Ready(self._guest, export, address, self.inbox.view))
+        """Bind all exports to where the buffer is now."""
+        address, view = self.inbox.address, self.inbox.view
+        for number, (tenant, export) in self._exports.items():
+            self._ready[number] = _Ready(tenant, export, address, view)
 
     def _call(self, length: int) -> int:
         """One that came in pieces, was the first of its export, or is large."""
-        inbox, guest = self.inbox, self._guest
+        inbox = self.inbox
         number, flags, fuel, wall_us = m.CALL_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
         export = self._ready[number]
         if HEADER_BYTES + length != export.request_bytes:
             raise SystemExit("a call's slots do not match the export's type")
+        self._turn_to(export.tenant)
         self._start(wall_us, flags)
         try:
             used = export.call(fuel)
         except ENDINGS as exc:
             self._fail(exc)
         else:
-            _RESULT.pack_into(inbox.view, 0, export.reply_payload, m.RESULT, used, *guest.where())
+            _RESULT.pack_into(inbox.view, 0, export.reply_payload, m.RESULT, used, *self._guest.where())
             self.outbox.write_rest(inbox.view[: export.reply_bytes])
         return int(flags)
 
     def _call_many(self, length: int) -> int:
-        inbox, guest = self.inbox, self._guest
+        inbox = self.inbox
         number, flags, fuel, wall_us, rows, width = m.CALL_MANY_LAYOUT.unpack_from(inbox.view, HEADER_BYTES)
-        export = self._exports[number]
+        tenant, export = self._exports[number]
+        guest = tenant.guest
         if width != export.nslots or length != m.CALL_MANY_LAYOUT.size + rows * width * SLOT_BYTES:
             raise SystemExit("a batch's slots do not match the export's type")
+        self._turn_to(tenant)
         self._start(wall_us, flags)
         self._pipelines = False
         done, exc = guest.call_rows(export, inbox.address + _BATCH_SLOTS, rows, fuel)
@@ -230,24 +258,33 @@ class Server:
         if wall_us != self.backstop.wall_us or now > self.backstop.good_until:
             self.backstop.arm(wall_us, now)
         self._flags = flags
-        if self._hosts is not None and not flags & m.CONTINUED:
-            self._hosts.reset()
+        if not flags & m.CONTINUED:
+            self.tenant.hosts.reset()
 
     def _fail(self, exc: BaseException) -> None:
         self.outbox.write(error_message(exc, self._guest.last_fuel, self._guest.where()).frame())
 
-    def _memory(self, kind: int, payload: memoryview) -> None:
+    def _memory(self, kind: int, payload: memoryview, running: Guest | None = None) -> None:
+        """MEM_READ or MEM_WRITE. `running`: the only guest whose memory may be meant."""
+        asked: m.MemRead | m.MemWrite
+        if kind == m.MEM_READ:
+            asked = m.MemRead.decode(payload)
+        else:
+            asked = m.MemWrite.decode(payload[: m.MEM_WRITE_HEAD])
+        guest = self._tenants[asked.instance].guest
+        if running not in (None, guest):
+            raise SystemExit("a host function of one instance asks for another's memory")
         try:
-            self._guest.find_memory()
-            if kind == m.MEM_READ:
-                self._read_memory(m.MemRead.decode(payload))
+            guest.find_memory()
+            if isinstance(asked, m.MemRead):
+                self._read_memory(guest, asked)
             else:
-                self._write_memory(m.MemWrite.decode(payload[: m.MEM_WRITE_HEAD]), payload)
+                self._write_memory(guest, asked, payload)
         except WasmError:
             self.outbox.write(m.Error(m.Failure.MEMORY).frame())
 
-    def _read_memory(self, read: m.MemRead) -> None:
-        guest, outbox, size = self._guest, self.outbox, read.length
+    def _read_memory(self, guest: Guest, read: m.MemRead) -> None:
+        outbox, size = self.outbox, read.length
         guest.memory_check(read.offset, read.total)
         if size <= BUFFER_BYTES:
             outbox.write(m.MemData(guest.memory_read(read.offset, size)).frame())
@@ -256,8 +293,8 @@ class Server:
             outbox.write(HEADER.pack(size, m.MEM_DATA))
             outbox.write_rest(memoryview(source).cast("B"))
 
-    def _write_memory(self, write: m.MemWrite, payload: memoryview) -> None:
-        guest, size = self._guest, len(payload) - m.MEM_WRITE_HEAD
+    def _write_memory(self, guest: Guest, write: m.MemWrite, payload: memoryview) -> None:
+        size = len(payload) - m.MEM_WRITE_HEAD
         guest.memory_check(write.offset, write.total)
         if size:
             data = ctypes.c_char.from_buffer(payload, m.MEM_WRITE_HEAD)
@@ -350,7 +387,7 @@ class Server:
                 raise RemoteFailed
             if kind not in (m.MEM_READ, m.MEM_WRITE):
                 raise SystemExit(f"unexpected message kind {kind} during a host call")
-            self._memory(kind, payload)
+            self._memory(kind, payload, self._guest)
             got = -1
             if self._flags & m.FREE:
                 got = inbox.spin(time.monotonic() + SPIN_S)

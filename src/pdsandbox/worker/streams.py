@@ -127,7 +127,7 @@ def system_of(spec: m.WasiSpec, guest: Guest, server: Server, dirs: Sequence[tup
             if isinstance(stream, Captured):
                 stream.begin_anew()
 
-    server.on_taken = taken
+    server.tenant.on_taken = taken
     opened = [
         Preopen(item.name, fd, writable, item.max_bytes) for item, (fd, writable) in zip(spec.dirs, dirs, strict=True)
     ]
