@@ -72,12 +72,10 @@ class Conversation:
         self.handle = channel.handle
         self.instance = place.number = channel.instances
         channel.instances += 1
-        #: The number of its first export; those that follow each other in `first` have the next ones.
-        self.first = channel.exports
+        self.first = channel.exports  # the number of the first in `first`; the others follow
         self._interruptible = interruptible
         self.fuel = fuel
-        #: No use any more, whatever becomes of the worker.
-        self.closed = False
+        self.closed = False  # to be used no more, whatever becomes of the worker
         self._answered_at = -math.inf  # when the last call was answered, or shortly before
         self._flags = 0  # of the last call
         self._looked_at = -math.inf
