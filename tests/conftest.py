@@ -17,7 +17,7 @@ from copying import refuse_copies
 from leaks import Holdings, adopt_orphans
 
 GUESTS = Path(__file__).parent / "guests"
-HOST_KINDS = ("wasmtime", "supervisor")
+HOST_KINDS = ("wasmtime", "supervisor", "module")  # the last shares workers: see `neighbours`
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _subreaper = pytest.StashKey[bool]()
+_missing: dict[str, Any] = {}  # by kind of host
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -83,7 +84,10 @@ def make_host(kind: str, *, engine: Any = None, **limits: Any) -> Any:
     engine = engine or pdsandbox.EngineConfig()
     if kind == "wasmtime":
         return pdsandbox.WasmtimeHost(limits=pdsandbox.Limits(**limits), engine=engine)
-    return pdsandbox.Supervisor(limits=pdsandbox.Limits(**{"wall_s": 60.0} | limits), engine=engine, spares=0)
+    cls: Any = pdsandbox.Supervisor
+    if kind == "module":
+        from neighbours import Neighbourly as cls  # noqa: N813
+    return cls(limits=pdsandbox.Limits(**{"wall_s": 60.0} | limits), engine=engine, spares=0)
 
 
 @pytest.fixture(scope="session")
@@ -140,10 +144,10 @@ def _capabilities(request: pytest.FixtureRequest) -> None:
     asked = {capability for mark in request.node.iter_markers("requires") for capability in mark.args}
     if not asked:
         return
-    import pdsandbox
-
     kind = request.getfixturevalue("host_kind")
-    cls = pdsandbox.WasmtimeHost if kind == "wasmtime" else pdsandbox.Supervisor
-    missing = sorted(capability.value for capability in asked & cls.missing)
+    if kind not in _missing:
+        with make_host(kind) as made:
+            _missing[kind] = made.missing
+    missing = sorted(capability.value for capability in asked & _missing[kind])
     if missing:
-        pytest.skip(f"{cls.__name__} lists as missing: {', '.join(missing)}")
+        pytest.skip(f"the {kind} host lists as missing: {', '.join(missing)}")

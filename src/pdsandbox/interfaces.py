@@ -25,6 +25,7 @@ class Capability(enum.Enum):
     """What a host may lack."""
 
     ISOLATION = "isolation"  #: a guest that breaks out harms only its own process
+    INDEPENDENCE = "independence"  #: an instance waits for no other, and outlives any other
     WALL_CLOCK = "wall_clock"  #: deadlines are enforced
     RSS = "rss"  #: resident memory is bounded
     KILL = "kill"  #: a running call can be ended from another thread

@@ -1,5 +1,5 @@
 """What the tests of guest memory share. Each runs on every host, and on a supervisor twice: as the kernel lets it copy,
-and through the worker's pipes."""
+and through the worker's pipes. With shared workers only that: a copy knows an address, and no instance."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import pytest
 
 from pdsandbox import Cause, MemoryAccessError
 
-WAYS = {"wasmtime": ("wasmtime", None), "supervisor": ("supervisor", None), "piped": ("supervisor", errno.EPERM)}
+WAYS = {
+    "wasmtime": ("wasmtime", None),
+    "supervisor": ("supervisor", None),
+    "piped": ("supervisor", errno.EPERM),
+    "module-piped": ("module", errno.EPERM),
+}
 EVERY_WAY = [
     pytest.mark.parametrize(("host_kind", "refusal"), WAYS.values(), ids=WAYS, indirect=["host_kind"], scope="session"),
     pytest.mark.usefixtures("_refused"),

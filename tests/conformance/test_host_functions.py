@@ -6,7 +6,19 @@ import math
 
 import pytest
 
-from pdsandbox import F32, F64, I32, I64, CallError, Cause, HostFunction, MemoryAccessError, WasmError, WasmImports
+from pdsandbox import (
+    F32,
+    F64,
+    I32,
+    I64,
+    CallError,
+    Capability,
+    Cause,
+    HostFunction,
+    MemoryAccessError,
+    WasmError,
+    WasmImports,
+)
 
 PAGE = 65536
 ONE = """(module (import "env" "callback" (func $callback (param i32) (result i32)))
@@ -207,6 +219,7 @@ def test_reentry_that_nobody_catches_fails_the_call(instantiate):
     assert instance.call("ok", []) == [I32(42)]
 
 
+@pytest.mark.requires(Capability.INDEPENDENCE)
 def test_another_instance_may_be_called_from_a_host_function(instantiate, wat):
     """Calls nest through several instances, traps of the inner one included."""
     inner = instantiate(ONE, importing(lambda caller, value: value * 2))

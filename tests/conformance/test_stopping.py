@@ -140,6 +140,7 @@ def test_an_interruptible_guest_ends_at_its_deadline(host_factory, instantiate, 
 
 
 @RSS
+@pytest.mark.requires(Capability.INDEPENDENCE)
 def test_resident_memory_over_its_limit(host_factory, instantiate, wat):
     """RssExceeded with both figures; the instance is gone, its neighbour is not."""
     limit = 64 * MIB

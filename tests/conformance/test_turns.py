@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pdsandbox import I32, CallError, Cause, HostFunction, WasmImports
+from pdsandbox import I32, CallError, Capability, Cause, HostFunction, WasmImports
 
 COUNTER = """(module (import "env" "callback" (func $callback (param i32) (result i32)))
   (memory (export "memory") 1) (global $n (mut i32) (i32.const 0))
@@ -101,6 +101,7 @@ def test_callbacks_run_in_the_thread_of_the_call(instantiate):
     assert sorted(seen) == sorted(idents)
 
 
+@pytest.mark.requires(Capability.INDEPENDENCE)
 def test_instances_run_side_by_side(instantiate):
     """Two instances whose callbacks wait for each other both come to an end."""
     barrier = threading.Barrier(2)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import Cause, CompileError, InstantiationError, WasmError
 from ..hardening import Hardening, HardeningReport, hardening_of
 from ..imports import WasmImports
-from ..interfaces import WasmHost, WasmModule
+from ..interfaces import Capability, WasmHost, WasmModule
 from ..limits import EngineConfig, Limits, config_of
 from ..protocol import control as c
 from ..source import source_of
@@ -103,6 +103,8 @@ class Supervisor(WasmHost):
         self._cache = CompileCache(_count("cache_bytes", cache_bytes, 0, 1 << 44))
         self._disk = _disk(_path("cache_dir", cache_dir), cache_bytes)
         shared = isolation == "module"
+        if shared:
+            self.missing = frozenset({Capability.INDEPENDENCE})
         self._loader = Loader(self._processes, self.limits, self.engine, Cores(cores), by_module=shared)
         self._artifacts: weakref.WeakSet[Artifact] = weakref.WeakSet()
         if self.hardening.required:

@@ -306,7 +306,8 @@ class Instance(WasmInstance):
         return error
 
     def _reentered(self) -> CallError:
-        whose = "its own host function" if self._talk.busy else "a host function of another instance in its worker"
+        other = self._handle.busy not in (None, self._talk)
+        whose = "a host function of another instance in its worker" if other else "its own host function"
         return CallError(f"an instance cannot be used from inside {whose}")
 
     def _await_turn(self, wall_s: float | None) -> None:
