@@ -91,9 +91,8 @@ def _granted(directory: str) -> list[str]:
         made += [f"{top}/{child}" for child in ("inside", "victim", "program")]
     for file in made:
         Path(file).write_bytes(b"#!/bin/sh\nexit 0\n" + bytes(8192))
-    for name in ("ro", "rw"):
-        made += [f"{directory}/{name}", f"{directory}/{name}/empty"]
-        theirs = f"{directory}/{name}/theirs"
+    made += [f"{directory}/{name}{child}" for name in ("ro", "rw") for child in ("", "/empty")]
+    for theirs in (f"{directory}/theirs", f"{directory}/ro/theirs", f"{directory}/rw/theirs"):
         Path(theirs).touch(0)
         if os.geteuid() == 0:
             os.chown(theirs, ORDINARY_USER + 1, ORDINARY_USER + 1)

@@ -44,7 +44,7 @@ def attempts(parent: int, top: str, sock: socket.socket) -> dict[str, str]:
         "a file there of another user": outcome(lambda: os.open(f"{top}/granted/theirs", os.O_RDONLY)),
         "a file outside": outcome(lambda: os.open(f"{top}/secret", os.O_RDONLY)),
         "the parent's environment": outcome(lambda: os.open(f"/proc/{parent}/environ", os.O_RDONLY)),
-        "a setting of the kernel": outcome(lambda: os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY)),
+        "its own oom score": outcome(lambda: os.open("/proc/self/oom_score_adj", os.O_WRONLY)),
         "signal": outcome(lambda: os.kill(parent, 0)),
         "trace": outcome(lambda: syscall("ptrace", _PTRACE, _SEIZE, parent, 0, 0)),
         "read memory": outcome(lambda: syscall("vm", _PROCESS_VM_READV, parent, _IOVEC, 1, _IOVEC, 1, 0)),
