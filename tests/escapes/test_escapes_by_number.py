@@ -23,20 +23,27 @@ ALLOWED = {
     "locked": EVERYWHERE + " setitimer clock_getres",
     "loading": EVERYWHERE + " setitimer clock_getres recvmsg fcntl seccomp openat fstat newfstatat prctl",
     "compiling": EVERYWHERE,
-    "reading": f"{EVERYWHERE} setitimer clock_getres {FILES} openat openat2",
-    "granted": f"{EVERYWHERE} setitimer clock_getres {FILES} {WRITING} openat openat2",
+    "reading": f"{EVERYWHERE} setitimer clock_getres {FILES} openat2",
+    "granted": f"{EVERYWHERE} setitimer clock_getres {FILES} {WRITING} openat2",
     "reading, old": f"{EVERYWHERE} setitimer clock_getres {FILES} openat",
     "granted, old": f"{EVERYWHERE} setitimer clock_getres {FILES} {WRITING} openat",
     "granted_loading": f"{EVERYWHERE} setitimer clock_getres recvmsg seccomp prctl {FILES} {WRITING} openat openat2",
 }
+
+
+def with_files(*, writable, openat2):
+    """What a locked worker with directories is left with."""
+    return {**filters.loading_files(writable=writable, openat2=openat2), **filters.locked_files(openat2=openat2)}
+
+
 TABLES = {
     "locked": {**filters.LOADING, **filters.LOCKED},
     "loading": filters.LOADING,
     "compiling": filters.COMPILING,
-    "reading": {**filters.loading_files(writable=False, openat2=True), **filters.LOCKED_FILES},
-    "granted": {**filters.loading_files(writable=True, openat2=True), **filters.LOCKED_FILES},
-    "reading, old": {**filters.loading_files(writable=False, openat2=False), **filters.LOCKED_FILES},
-    "granted, old": {**filters.loading_files(writable=True, openat2=False), **filters.LOCKED_FILES},
+    "reading": with_files(writable=False, openat2=True),
+    "granted": with_files(writable=True, openat2=True),
+    "reading, old": with_files(writable=False, openat2=False),
+    "granted, old": with_files(writable=True, openat2=False),
     "granted_loading": filters.loading_files(writable=True, openat2=True),
 }
 #: Those that this kernel's workers have.

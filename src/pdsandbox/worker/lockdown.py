@@ -198,7 +198,7 @@ class Lockdown:
             writable: Filter(filters.loading_files(writable=writable, openat2=self.openat2))
             for writable in (False, True)
         }
-        self._locked_files = Filter(filters.LOCKED_FILES, default=ALLOW)
+        self._locked_files = Filter(filters.locked_files(openat2=self.openat2), default=ALLOW)
 
     def _opens_beneath(self) -> bool:
         """Whether there is openat2(2), and Landlock looks at all that can be done by it, truncation included: else the

@@ -263,11 +263,6 @@ LOADING: Final = _numbered(_DEADLY, _BASIC, _FUTURE)
 LOCKED: Final = _numbered(
     dict.fromkeys(("openat", "statx", "fcntl", "fstat", "newfstatat"), errno_of(errno.EPERM)), _NO_LONGER
 )
-#: The same on top of `loading_files`. No file is mapped: who copies memory of this process would wait for its pages as
-#: long as its file system does.
-LOCKED_FILES: Final = _numbered(
-    {"fcntl": (Only(1, _LISTING),), "mmap": (Only(3, (mmap.MAP_ANONYMOUS,), mask=mmap.MAP_ANONYMOUS),)}, _NO_LONGER
-)
 COMPILING: Final = _numbered(_DEADLY, _BASIC)
 
 
@@ -289,6 +284,17 @@ def loading_files(*, writable: bool, openat2: bool) -> dict[int, Rule]:
     return _numbered(_DEADLY, _BASIC, _FUTURE, fcntl, _READING_FILES, _WRITING_FILES if writable else {}, opening)
 
 
+def locked_files(*, openat2: bool) -> dict[int, Rule]:
+    """In place of LOCKED, on top of `loading_files`.
+
+    No file is mapped any more: who copies memory of this process would wait for its pages as long as its file system
+    does.
+    """
+    opening: dict[str, Rule] = {"openat": errno_of(errno.EPERM)} if openat2 else {}
+    anonymous: Rule = (Only(3, (mmap.MAP_ANONYMOUS,), mask=mmap.MAP_ANONYMOUS),)
+    return _numbered({"fcntl": (Only(1, _LISTING),), "mmap": anonymous}, opening, _NO_LONGER)
+
+
 def allowed(*, compiling: bool) -> int:
     """How many calls a compiler, or a worker with a guest in it, may make, some of them with certain arguments only."""
     return _count(COMPILING if compiling else {**LOADING, **LOCKED})
@@ -296,7 +302,7 @@ def allowed(*, compiling: bool) -> int:
 
 def allowed_files(*, writable: bool, openat2: bool) -> int:
     """The same for a worker with directories."""
-    return _count({**loading_files(writable=writable, openat2=openat2), **LOCKED_FILES})
+    return _count({**loading_files(writable=writable, openat2=openat2), **locked_files(openat2=openat2)})
 
 
 def _count(rules: dict[int, Rule]) -> int:
