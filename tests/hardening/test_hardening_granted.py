@@ -4,7 +4,6 @@ is true. Seen from outside, and by functions that run in them as native code."""
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import stat
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import HERE, on_machine
 from fork_server import wrapper
 
 from pdsandbox import (
@@ -312,6 +310,11 @@ from pdsandbox.platform.lockdown import privileges
 real = privileges.become
 privileges.become = lambda uid, gid: real(0, gid)"""
 
+UNUSABLE = """
+from pdsandbox.worker.granted import Granted
+def check(self): raise OSError(13, "cannot be used")
+Granted.check_usable = check"""
+
 
 @pytest.mark.usefixtures("complete")
 @pytest.mark.parametrize(
@@ -321,9 +324,10 @@ privileges.become = lambda uid, gid: real(0, gid)"""
         (ADD_TOO_MUCH, {Layer.LANDLOCK_FILES}, "with directories: applied, but does not hold: writing to a file succ"),
         (REFUSE, LANDLOCK, "with directories: Landlock: a filter that the service itself runs under"),
         (ALLOW_MODES, {Layer.SECCOMP}, "with directories: applied, but does not hold: changing a mode succeeded"),
+        (UNUSABLE, {Layer.UID}, "with directories: [Errno 13] cannot be used"),
         pytest.param(OTHER_USER, {Layer.UID}, "applied, but does not hold: the user or group", marks=needs_root),
     ],
-    ids=["no rule", "a rule for writing", "no rules to be had", "a filter with a hole", "another user"],
+    ids=["no rule", "a rule for writing", "no rules to be had", "a filter with a hole", "no use", "another user"],
 )
 def test_what_fails_with_directories_only_is_said(
     make_supervisor: Make, tmp_path: Path, code: str, layers: set[Layer], why: str
@@ -367,17 +371,3 @@ def test_only_directories(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with open(tmp_path / "file") as file, pytest.raises(NotADirectoryError):
         granted.Granted([(file.fileno(), False)])
-
-
-@needs_root
-@pytest.mark.usefixtures("complete")
-def test_a_worker_of_roots_without_its_filter() -> None:
-    """What the other layers keep from it by themselves; and what only the filter does, so that there is no such worker
-    without one."""
-    ended = on_machine("root", str(HERE / "unfiltered.py"))
-    assert (ended.returncode, ended.stderr) == (0, "")
-    found = json.loads(ended.stdout)
-    left = {"a file in the directory", "limits of the parent", "a socket that only root may connect to"}
-    assert found.pop("user") == "0"
-    assert {name for name, outcome in found.items() if outcome == "ok"} == left
-    assert {outcome for name, outcome in found.items() if name not in left} == {"EACCES", "EPERM"}

@@ -266,6 +266,7 @@ class Lockdown:
         def start() -> None:
             # After all that may change what this process may do with files.
             if self._granted is not None:
+                self._refuse_root()
                 self._granted.check_usable()
             if self._start_threads is not None:
                 self._start_threads()
@@ -305,6 +306,13 @@ class Lockdown:
 
     def _change_user(self) -> None:
         privileges.become(*self.identity)
+
+    def _refuse_root(self) -> None:
+        """Where workers cannot change their user, though that is asked for, one that is root may open files only if it
+        is kept from what is root's."""
+        if not os.geteuid() and Layer.UID in self._wanted and not self.holds:
+            why = "it would be root, and with directories only Landlock and a filter keep it from root's other files"
+            raise OSError(errno.EPERM, f"{why}: one of them is missing; grant SETUID, SETGID and KILL, or enable both")
 
     def _restrict(self) -> None:
         ruleset = self._ruleset

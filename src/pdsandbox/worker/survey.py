@@ -66,11 +66,9 @@ def _look_at_granted(lockdown: Lockdown, rows: Rows) -> None:
     What fails there leaves nobody's plan: other workers have it, and one with directories that cannot is no worker.
     """
     found, failed, _ = _send_one(lockdown, Role.WORKER, granted=True)
-    for layer, (state, detail) in found.items():
-        if state is State.MISSING and rows[layer][0] is State.ACTIVE:
-            rows[layer] = state, f"with directories: {detail}"
-    for layer, why in failed.items():
-        if rows[layer][0] is State.ACTIVE:
+    worse = {layer: detail for layer, (state, detail) in found.items() if state is State.MISSING}
+    for layer, why in {**worse, **failed}.items():
+        if rows[layer][0] in (State.ACTIVE, State.NOT_NEEDED):
             rows[layer] = State.MISSING, f"with directories: {why}"
 
 
@@ -166,7 +164,14 @@ class _Child:
         limited = True
         for layer, step in self._lockdown.steps(self._role):
             if layer is None:
-                step()
+                try:
+                    step()
+                except OSError as exc:
+                    if not self._granted:
+                        raise
+                    # As whoever it is now it may not use its directory: such workers leave here.
+                    self._say(Layer.UID, State.MISSING, str(exc), applied=False)
+                    return
                 if limited:  # only now all of them are set
                     self._prove(Layer.RLIMITS)
             elif layer is Layer.RLIMITS:
