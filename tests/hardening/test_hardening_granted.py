@@ -305,7 +305,6 @@ from pdsandbox.platform.lockdown import filters
 real = filters.loading_files
 filters.loading_files = lambda **kw: {**real(**kw), 91: 0x7FFF0000}"""
 OTHER_USER = """
-from pdsandbox.worker.granted import Granted
 from pdsandbox.platform.lockdown import privileges
 real = privileges.become
 privileges.become = lambda uid, gid: real(0, gid)"""
