@@ -117,6 +117,7 @@ class ForkServer:
         artifact = self._compile_in_child(warmup.SOURCE)
         warm = warmup.warm(self._engine, artifact)
         self._worker = loop.Worker(self._engine, warm, self._config)
+        self._engine.reserve_switches(self._config.instances)
         self._compile = compiler.run
         if self._config.cgroup:
             self._cgroups = cgroup.Leaves(self._config.cgroup, self._pid)

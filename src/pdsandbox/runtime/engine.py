@@ -14,6 +14,7 @@ from ..source import check_header
 from ..text import one_line
 from . import capi
 from .tables import tables_are_small
+from .trampoline import Switch
 from .types import Reader, new_functype
 
 __all__ = ["Engine", "Module"]
@@ -46,6 +47,8 @@ class Engine:
             raise OSError("wasmtime could not make an engine with this configuration")
         self._handle: int | None = handle
         self._functypes: dict[FuncType, int] = {}
+        self._switches: list[Switch] = []
+        self._reserved = 0
 
     @property
     def handle(self) -> int:
@@ -107,6 +110,26 @@ class Engine:
             if made != fresh:  # another thread was faster
                 self.capi.wasm_functype_delete(fresh)
         return made
+
+    def reserve_switches(self, count: int) -> None:
+        """Make so many now, to be used again and again: a worker's filter allows no memory to be made executable, and
+        each has a little of it."""
+        self._reserved = count
+        while len(self._switches) < count:
+            self._switches.append(Switch(self.capi))
+
+    def take_switch(self) -> Switch:
+        """For one guest."""
+        try:
+            return self._switches.pop()
+        except IndexError:
+            return Switch(self.capi)
+
+    def give_switch(self, switch: Switch) -> None:
+        """Of a guest that is no more."""
+        switch.close()
+        if len(self._switches) < self._reserved:
+            self._switches.append(switch)
 
     def increment_epoch(self) -> None:
         """Interrupt what runs now, from any thread: every running guest traps with INTERRUPT at its next check."""

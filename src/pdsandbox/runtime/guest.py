@@ -19,7 +19,6 @@ from ..slots import SLOT_BYTES, Slots
 from ..text import one_line, quoted
 from . import capi, verdict
 from .engine import Engine, Module
-from .trampoline import Switch
 from .types import Reader
 
 __all__ = ["Bind", "Export", "Guest", "RawFunction"]
@@ -71,7 +70,7 @@ class Guest:
         self._interruptible = engine.interruptible
         #: Fuel that the last call or instantiation used, whatever it ended in; 0 where it is not metered.
         self.last_fuel = 0
-        self._switch = Switch(c)
+        self._switch = engine.take_switch()
         # Arguments of C calls made once: converting them anew takes longer than the calls (`bind`).
         self._trap = ctypes.c_void_p()
         self._trap_at = ctypes.c_void_p(addressof(self._trap))
@@ -384,7 +383,7 @@ class Guest:
         store, self._store = self._store, None
         if store is not None:
             self._c.wasmtime_store_delete(store)
-            self._switch.close()
+            self.engine.give_switch(self._switch)
             self._module = None
 
     def __del__(self) -> None:

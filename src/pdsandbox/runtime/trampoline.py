@@ -54,7 +54,7 @@ class Switch:
         return pending
 
     def close(self) -> None:
-        """Drop the functions, which refer back to the guest. Only when C can call no more."""
+        """Drop the functions, which refer back to the guest; another may use it then. Only when C can call no more."""
         self._functions.clear()
         self.pending = None
         spare, self.spare = self.spare, None
