@@ -54,7 +54,7 @@ def host() -> Iterator[Any]:
 
 @pytest.fixture
 def make_supervisor() -> Iterator[Callable[..., Any]]:
-    """make_supervisor(spares=0, max_workers=…, hardening=…, **limits): a supervisor, closed after the test."""
+    """make_supervisor(spares=0, max_workers=…, isolation=…, **limits): a supervisor, closed after the test."""
     made: list[Any] = []
 
     def make(
@@ -64,6 +64,8 @@ def make_supervisor() -> Iterator[Callable[..., Any]]:
         max_compilers: int | None = None,
         cache_bytes: int = 256 << 20,
         hardening: str = "default",
+        isolation: str = "instance",
+        engine: Any = None,
         **limits: Any,
     ) -> Any:
         limits = {"fuel": None, "wall_s": 60.0, **limits}
@@ -75,6 +77,8 @@ def make_supervisor() -> Iterator[Callable[..., Any]]:
                 max_compilers=max_compilers,
                 cache_bytes=cache_bytes,
                 hardening=hardening,
+                isolation=isolation,
+                engine=engine,
             )
         )
         return made[-1]

@@ -15,8 +15,17 @@ from pdsandbox.runtime.wasi import beneath, system
 
 
 def pytest_collection_modifyitems(items):
-    """A worker resolves paths as its kernel lets it: the other way can only be had in this process."""
-    items[:] = [item for item in items if not _walks_in_worker(getattr(item, "callspec", None))]
+    """A worker resolves paths as its kernel lets it: the other way can only be had in this process. And one with
+    directories is never shared: it is the same again."""
+    items[:] = [
+        item for item in items if not _walks_in_worker(getattr(item, "callspec", None)) and not _same_again(item)
+    ]
+
+
+def _same_again(item):
+    callspec = getattr(item, "callspec", None)
+    shared = callspec is not None and callspec.params.get("host_kind") == "module"
+    return shared and not {"opener", "rw", "both"}.isdisjoint(item.fixturenames)
 
 
 def _walks_in_worker(callspec):
