@@ -47,11 +47,11 @@ def test_json(cli: Cli, functions: Path) -> None:
 
 
 def test_needs(cli: Cli, module: Callable[[str], Path]) -> None:
-    """Each import is told what answers it: built in, a function of yours, WASI later, or nothing."""
+    """Each import is told what answers it: built in, a function of yours, WASI, or nothing."""
     found = cli("inspect", module(NEEDY), "--json").json
     answers = [item["satisfied_by"] for item in found["imports"]]
     assert answers == ["pd", "functions", "functions", "nothing", "wasi", "nothing"]
-    assert [need.split(" ")[0] for need in found["needs"]] == ["WASI", "2", "2"]
+    assert [need.split(" ")[0] for need in found["needs"]] == ["2", "2"]
 
 
 def test_memory_beyond_the_limit(cli: Cli, module: Callable[[str], Path]) -> None:
@@ -66,7 +66,7 @@ def test_tables(cli: Cli, module: Callable[[str], Path], monkeypatch: pytest.Mon
     ended = cli("inspect", module(NEEDY))
     assert (ended.code, ended.err) == (0, "")
     assert "\x1b" not in ended.out
-    for text in ("pd_now_micros", "built in", "\\x1b[31m", "functions=", "WASI: not yet", "(i32) -> (f64)", "sha256 "):
+    for text in ("pd_now_micros", "built in", "\\x1b[31m", "functions=", "WASI", "(i32) -> (f64)", "sha256 "):
         assert text in ended.out
 
 
@@ -108,3 +108,19 @@ def test_says_how_to_run_it(cli: Cli, module: Callable[[str], Path], names: Any,
     """A module that needs nothing comes with the command that runs it, with EXPORT where one must be named."""
     path = module("(module " + " ".join(f'(func (export "{name}"))' for name in names) + ")")
     assert cli("inspect", path).out.endswith(f"Needs nothing: pdsandbox {line.replace('FILE', str(path))}\n")
+
+
+def test_program(cli: Cli, module: Callable[[str], Path]) -> None:
+    """A WASI program needs nothing that `run` does not give it."""
+    path = module('(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (func (export "_start")))')
+    assert cli("inspect", path, "--json").json["needs"] == []
+    assert cli("inspect", path).out.endswith(f"Needs nothing but WASI: pdsandbox run {path}\n")
+
+
+@pytest.mark.parametrize("other", ["wasi_unstable", "wasi:cli/environment@0.2.0"])
+def test_another_version_of_wasi(cli: Cli, module: Callable[[str], Path], other: str) -> None:
+    """What imports another version of WASI is told which one there is."""
+    found = cli("inspect", module(f'(module (import "{other}" "f" (func)) (func (export "_start")))'), "--json").json
+    assert found["imports"][0]["satisfied_by"] == "nothing"
+    need = f"WASI in another version: {other}; build it for wasi_snapshot_preview1 (wasm32-wasip1)"
+    assert found["needs"][0] == need

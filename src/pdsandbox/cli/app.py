@@ -3,74 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from .. import __version__
-from ..limits import Limits
-from . import units
 from .exits import exit_code_table
 
-__all__ = ["LimitType", "NumbersCommand", "cli", "hardening_option", "limit_option", "limits_from"]
+__all__ = ["cli", "hardening_option"]
 
 _COMMANDS: Final = ("run", "inspect", "doctor", "cache", "demo")
-
-# Marks an argument that looks like an option and is a number; an argument of a process cannot hold a NUL.
-_MARK: Final = "\0"
-_NEGATIVE: Final = re.compile(r"-(?:\.?[0-9]|inf|nan)", re.IGNORECASE)
-
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    _ParamType = click.ParamType[Any]
     _Callback = TypeVar("_Callback", bound=Callable[..., Any])
-else:
-    _ParamType = click.ParamType  # not generic before click 8.5
-
-
-class LimitType(_ParamType):
-    """The value of one field of `Limits`, in people's units."""
-
-    def __init__(self, field: str) -> None:
-        self.field = field
-        self.name = field
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        kind = "s" if self.field.endswith("_s") else "bytes" if self.field.endswith("_bytes") else "fuel"
-        return {"s": "TIME", "bytes": "SIZE", "fuel": "UNITS"}[kind]
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return Given(units.limit(self.field, value.removeprefix(_MARK)))
-        except ValueError as exc:
-            raise click.BadParameter(str(exc), ctx, param) from None
-
-
-class Given:
-    """A limit as given: tells "none" (no limit) from an option that was left out."""
-
-    def __init__(self, value: float | None) -> None:
-        self.value = value
-
-
-class NumbersCommand(click.Command):
-    """A command whose arguments may be negative numbers: `run FILE add -1 2` needs no `--`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        plain = args.index("--") if "--" in args else len(args)
-        marked = [_MARK + arg if _NEGATIVE.match(arg) else arg for arg in args[:plain]]
-        rest = super().parse_args(ctx, marked + args[plain:])
-        for name, value in ctx.params.items():
-            if isinstance(value, str):
-                ctx.params[name] = value.removeprefix(_MARK)
-            elif isinstance(value, tuple):
-                ctx.params[name] = tuple(item.removeprefix(_MARK) for item in value)
-        return rest
 
 
 class _Lazy(click.Group):
@@ -103,8 +50,9 @@ class _Lazy(click.Group):
 
 
 _EXAMPLES: Final = (
+    "pdsandbox run prog.wasm -- --verbose input.txt",
+    "pdsandbox run --dir src::/work:ro --wall 1m --rss 64MiB prog.wasm",
     "pdsandbox run add.wasm add 2 3",
-    "pdsandbox run --wall 500ms --rss 64MiB plugin.wat",
     "pdsandbox inspect plugin.wasm",
     "pdsandbox doctor",
     "pdsandbox cache clear",
@@ -127,21 +75,9 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
 def cli() -> None:
     """Run WebAssembly modules that you do not trust, each in a process of its own.
 
-    A module gets fuel, time and memory up to limits that you set, nothing of your files, environment or network,
-    and whatever happens to it ends in one line that says exactly what and why.
+    A module gets fuel, time and memory up to limits that you set, and of your files and environment only what you
+    grant, of the network nothing; whatever happens to it ends in one line that says exactly what and why.
     """
-
-
-def limit_option(flag: str, field: str, text: str) -> Callable[[_Callback], _Callback]:
-    """A click option for the field `field` of `Limits`; its help names the default."""
-    default = getattr(Limits(), field)
-    kind = units.duration if field.endswith("_s") else units.size if field.endswith("_bytes") else units.fuel
-    return click.option(flag, field, type=LimitType(field), help=f"{text} [default: {kind(default)}]")
-
-
-def limits_from(options: dict[str, Given | None]) -> Limits:
-    """`Limits` with the options that were given."""
-    return Limits(**{name: given.value for name, given in options.items() if given is not None})  # type: ignore[arg-type]
 
 
 def hardening_option(text: str) -> Callable[[_Callback], _Callback]:

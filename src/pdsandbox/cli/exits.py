@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BAD_FILE",
     "BAD_OPTION",
+    "BROKEN_PIPE",
     "BUG",
     "EXIT_CODES",
     "INCOMPLETE",
@@ -63,7 +64,7 @@ _MEANINGS: Final[Mapping[Cause, str]] = MappingProxyType(
         Cause.LINK: "imports, memories or tables that this command does not offer",
         Cause.HOST: "this machine failed: no process, descriptor or disk space, or no lock-down",
         Cause.GUEST_TRAP: "the guest trapped (unreachable, division by zero, stack, ...)",
-        Cause.GUEST_EXIT: "the guest called proc_exit",
+        Cause.GUEST_EXIT: "the guest exited where it cannot; `run` ends with the guest's own code instead",
         Cause.MEMORY: "a pointer outside the guest's memory",
         Cause.FUEL: "fuel limit (--fuel)",
         Cause.WALL: "wall-clock limit (--wall), or compiling took too long",
@@ -82,9 +83,9 @@ def exit_code_table() -> list[tuple[int, str]]:
     """Every exit code with its meaning, in rising order: the table in `--help`."""
     rows = [(code, _MEANINGS[cause]) for cause, code in EXIT_CODES.items()]
     rows += [
-        (0, "success"),
+        (0, "success; of `run`, any code may also be the guest's own"),
         (MISMATCH, "demo only: something was not as expected"),
-        (BAD_OPTION, "unknown option, a limit out of bounds, or click and rich missing"),
+        (BAD_OPTION, "an option or a grant that cannot be meant, or click and rich missing"),
         (BAD_FILE, "the file cannot be read"),
         (BUG, "a bug in pdsandbox"),
         (NO_OUTPUT, "standard output cannot be written"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..externs import FuncType, ImportType
+from ..missing import PREVIEW1
 
 if TYPE_CHECKING:
     from ..hardening import Hardening
@@ -16,15 +17,20 @@ if TYPE_CHECKING:
     from ..limits import Limits
     from ..supervisor.host import Supervisor
 
-__all__ = ["function_exports", "is_wasi", "open_host", "open_supervisor"]
+__all__ = ["function_exports", "is_preview1", "is_wasi", "open_host", "open_supervisor"]
 
 
-def open_host(limits: Limits, hardening: str = "default") -> WasmHost:
+def open_host(limits: Limits, hardening: str = "default", *, cache: bool = True) -> WasmHost:
     """A supervisor with these limits, its workers locked down so, and this user's cache of compiled modules."""
-    from ..supervisor.diskplace import default_directory
     from ..supervisor.host import Supervisor
 
-    host: WasmHost = Supervisor(limits=limits, hardening=hardening, cache_dir=default_directory())
+    directory = None
+    if cache:
+        from ..supervisor.diskplace import default_directory
+
+        directory = default_directory()
+    # A command runs one guest: a spare would be started for nothing.
+    host: WasmHost = Supervisor(limits=limits, hardening=hardening, cache_dir=directory, spares=0)
     return host
 
 
@@ -43,3 +49,8 @@ def function_exports(module: WasmModule) -> dict[str, FuncType]:
 def is_wasi(wanted: ImportType) -> bool:
     """Whether an import asks for the WebAssembly System Interface, of whatever version."""
     return wanted.module.startswith(("wasi_", "wasi:"))
+
+
+def is_preview1(wanted: ImportType) -> bool:
+    """Whether an import asks for the version of it that there is."""
+    return wanted.module == PREVIEW1

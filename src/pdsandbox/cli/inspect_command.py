@@ -22,7 +22,7 @@ _ROWS: Final = 200
 _ANSWERS: Final = {
     "pd": ("built in", "green"),
     "functions": ("functions=", "yellow"),
-    "wasi": ("WASI: not yet", "red"),
+    "wasi": ("WASI", "green"),
     "nothing": ("nothing", "red"),
 }
 
@@ -32,8 +32,9 @@ What can answer an import:
                  unless you give your own
   functions=     a host function that you write, from Python:
                  WasmImports(functions={("env", "f"): HostFunction(f)})
-  WASI: not yet  the WebAssembly System Interface; a later version
-  nothing        memories, tables, globals and tags cannot be given
+  WASI           `pdsandbox run`, or instantiate(..., wasi=Wasi(...))
+  nothing        memories, tables, globals and tags, and other versions of
+                 WASI, cannot be given
 
 \b
 Examples:
@@ -116,9 +117,9 @@ def _render(found: Survey, shown: str) -> str:
     else:
         functions = [export.name for export in found.exports if isinstance(export.type, FuncType)]
         rest = "" if "_start" in functions or len(functions) == 1 else " EXPORT"
-        parts.append(
-            Text.assemble(("Needs nothing: ", "bold green"), f"pdsandbox run {report.argument(found.file)}{rest}")
-        )
+        wasi = any(by == "wasi" for _, by in found.imports)
+        needs = ("Needs nothing but WASI: " if wasi else "Needs nothing: ", "bold green")
+        parts.append(Text.assemble(needs, f"pdsandbox run {report.argument(found.file)}{rest}"))
     return rendered(out, *parts)
 
 

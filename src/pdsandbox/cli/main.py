@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
-__all__ = ["main"]
+__all__ = ["BEGUN", "main"]
+
+#: When this command began, by `time.perf_counter`.
+BEGUN = time.perf_counter()
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 

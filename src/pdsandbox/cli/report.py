@@ -26,7 +26,7 @@ _FRAMES_SHOWN: Final = 6
 _LINE: Final = 600
 # The text parser points into the source over several lines, which one line cannot show.
 _AT: Final = re.compile(r"\s+-->\s+<anon>:(\d+):(\d+).*", re.DOTALL)
-_OPTIONS: Final = {Cause.FUEL: "--fuel", Cause.WALL: "--wall", Cause.RSS: "--rss"}
+_OPTIONS: Final[dict[Cause, str]] = {Cause.FUEL: "--fuel", Cause.WALL: "--wall", Cause.RSS: "--rss"}
 
 
 def exit_code(error: WasmError | Failure) -> int:

@@ -10,7 +10,9 @@ import sys
 
 from ..text import one_line
 from .exits import BAD_OPTION, BROKEN_PIPE, BUG, NO_OUTPUT
+from .options import wants_help
 from .output import Failure, OutputGone, note
+from .report import error_lines
 
 __all__ = ["run"]
 
@@ -25,6 +27,10 @@ def run(args: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(args)
+    except Failure as exc:
+        for line in error_lines(exc, ""):
+            note(line)
+        return exc.code
     except OutputGone as gone:
         _silence(1)
         if gone.broken:
@@ -42,6 +48,10 @@ def run(args: list[str]) -> int:
 
 
 def _run(args: list[str]) -> int:
+    if args[:1] == ["run"] and not wants_help(args[1:]) and _COMPLETION not in os.environ:
+        from . import running  # without click, whose import takes 20 ms
+
+        return running.main(args[1:])
     import click
 
     from .app import cli
@@ -63,9 +73,6 @@ def _run(args: list[str]) -> int:
         note(f"pdsandbox: {one_line(exc.format_message())}")
         note(f"  hint: `{command} --help` lists the options")
         return exc.exit_code
-    except Failure as exc:
-        note(f"pdsandbox: {one_line(exc.message)}")
-        return exc.code
 
 
 def _bug() -> int:

@@ -6,10 +6,11 @@ Works on the types that the host reports; the module is compiled, never run.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..externs import FuncType, GlobalType, MemoryType, TableType, TagType
 from ..imports import WasmImports
+from ..missing import PREVIEW1
 from . import hosts
 from .output import printable
 from .units import size
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ..limits import Limits
 
 __all__ = ["Survey", "survey"]
+
+_LISTED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def survey(file: str, code: bytes | str, bytes_read: int, module: WasmModule, li
 
 
 def satisfied_by(wanted: ImportType) -> str:
-    """What can answer an import: "pd" (built in), "functions" (yours), "wasi" (not yet) or "nothing"."""
+    """What can answer an import: "pd" (built in), "wasi", "functions" (yours) or "nothing"."""
     if not isinstance(wanted.type, FuncType):
         return "nothing"
     offer = WasmImports().offer(wanted.module, wanted.name)
@@ -76,7 +79,10 @@ def satisfied_by(wanted: ImportType) -> str:
         return "pd"
     if wanted.type.unsupported:
         return "nothing"
-    return "wasi" if hosts.is_wasi(wanted) else "functions"
+    if hosts.is_preview1(wanted):
+        return "wasi"
+    # Another version of WASI: nobody writes all that by hand.
+    return "nothing" if hosts.is_wasi(wanted) else "functions"
 
 
 def _needs(
@@ -86,9 +92,12 @@ def _needs(
     limits: Limits,
 ) -> list[str]:
     needs = []
-    count = {by: sum(1 for _, answer in imports if answer == by) for by in ("functions", "wasi", "nothing")}
-    if count["wasi"]:
-        needs.append(f"WASI ({_many(count['wasi'], 'function')}), which workers do not offer yet")
+    count = {by: sum(1 for _, answer in imports if answer == by) for by in ("functions", "nothing")}
+    other = sorted(
+        {printable(item.module, 60) for item, _ in imports if hosts.is_wasi(item) and not hosts.is_preview1(item)}
+    )
+    if other:
+        needs.append(f"WASI in another version: {', '.join(other[:_LISTED])}; build it for {PREVIEW1} (wasm32-wasip1)")
     if count["functions"]:
         needs.append(f"{_many(count['functions'], 'host function')} of yours: WasmImports(functions=...) from Python")
     if count["nothing"]:

@@ -8,7 +8,7 @@ from typing import Final, NoReturn
 
 from ..limits import _BOUNDS, check_limit
 
-__all__ = ["duration", "fuel", "limit", "size", "thousands"]
+__all__ = ["amount_of_bytes", "duration", "fuel", "kind_of", "limit", "size", "thousands"]
 
 _AMOUNT: Final = re.compile(r"([+-]?)([0-9][0-9_]{0,30}(?:\.[0-9]{1,30})?|\.[0-9]{1,30})[ ]?([A-Za-z]*)")
 
@@ -31,7 +31,9 @@ EXAMPLES: Final = {
     "fuel": "a number of fuel units such as 500k, 10M or 1G",
     "s": "a duration such as 250ms, 2s or 1m",
     "bytes": "a size such as 64MiB, 1GiB or 500MB",
+    "count": "a number such as 8, 100k or 1M",
 }
+_COUNTS: Final = frozenset({"memories", "table_elements", "host_calls"})
 
 
 def limit(name: str, text: str) -> int | float | None:
@@ -39,7 +41,7 @@ def limit(name: str, text: str) -> int | float | None:
 
     Raises ValueError with a message for people: the syntax, or the bounds.
     """
-    kind = "s" if name.endswith("_s") else "bytes" if name.endswith("_bytes") else "fuel"
+    kind = kind_of(name)
     if text.strip().lower() == "none":
         if _BOUNDS[name][2]:
             return None
@@ -51,8 +53,28 @@ def limit(name: str, text: str) -> int | float | None:
     except ValueError:
         _refuse(name, text, kind)
     if kind != "s" and amount.denominator != 1:
-        raise ValueError(f"{text!r} is not a whole number of {'bytes' if kind == 'bytes' else 'fuel units'}")
+        whole = {"bytes": "a whole number of bytes", "count": "a whole number"}.get(
+            kind, "a whole number of fuel units"
+        )
+        raise ValueError(f"{text!r} is not {whole}")
     return value
+
+
+def kind_of(name: str) -> str:
+    """Of the field `name` of `Limits`: "s", "bytes", "count" or "fuel"."""
+    return (
+        "s" if name.endswith("_s") else "bytes" if name.endswith("_bytes") else "count" if name in _COUNTS else "fuel"
+    )
+
+
+def amount_of_bytes(text: str) -> int:
+    """A size that is no limit of `Limits`: 0 to 16 TiB. ValueError with a message for people."""
+    amount = _parse(text, "bytes")
+    if amount.denominator != 1:
+        raise ValueError(f"{text!r} is not a whole number of bytes")
+    if not 0 <= amount <= 1 << 44:
+        raise ValueError(f"{text.strip()} is outside 0 B to {size(1 << 44)}")
+    return int(amount)
 
 
 def _parse(text: str, kind: str) -> Fraction:
@@ -61,7 +83,7 @@ def _parse(text: str, kind: str) -> Fraction:
         raise ValueError(f"{_quoted(text)} is not {EXAMPLES[kind]}")
     sign, digits, unit = found.groups()
     factor: Fraction | int | None
-    if kind == "fuel":
+    if kind in ("fuel", "count"):
         factor, units = _FUEL.get(unit), "k, M, G"
     elif kind == "s":
         factor, units = _TIME.get(unit.lower() if unit != "M" else unit), "ms, s, m"
@@ -78,7 +100,7 @@ def _quoted(text: str) -> str:
 
 def _refuse(name: str, text: str, kind: str) -> NoReturn:
     low, high, optional = _BOUNDS[name]
-    show = {"s": duration, "bytes": size, "fuel": fuel}[kind]
+    show = {"s": duration, "bytes": size, "fuel": fuel, "count": fuel}[kind]
     rest = ", or none" if optional else ""
     raise ValueError(f"{text.strip()} is outside {show(low)} to {show(high)}{rest}")
 
