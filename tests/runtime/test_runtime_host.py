@@ -190,13 +190,14 @@ def test_the_library_is_found_without_importing_wasmtime(monkeypatch):
     assert path.endswith((".so", ".dylib"))
     assert version in locate.TESTED_VERSIONS
     assert "wasmtime" not in sys.modules
-    monkeypatch.setattr(locate.importlib.metadata, "version", lambda _name: "1.2.3")
+    monkeypatch.setattr(locate, "_version", lambda _spec: "1.2.3")
     with pytest.raises(ImportError, match=r"found wasmtime 1.2.3.*tested with 50.0.1.*pip install wasmtime==50.0.1"):
         locate.wasmtime_library()
     monkeypatch.undo()
-    monkeypatch.setattr(locate.platform, "machine", lambda: "mips")
+    monkeypatch.setattr(locate, "_machine", lambda: "mips")
     with pytest.raises(ImportError, match=r"no library for .* on mips"):
         locate.wasmtime_library()
-    monkeypatch.setattr(locate.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(locate.PathFinder, "find_spec", lambda _name: None)
+    monkeypatch.setattr(locate, "_found_otherwise", lambda: None)
     with pytest.raises(ImportError, match="not installed"):
         locate.wasmtime_library()

@@ -8,7 +8,6 @@ whatever goes wrong is told once, and the module is compiled.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -23,8 +22,6 @@ from .diskfiles import Kind, name_of
 from .diskformat import HEAD_BYTES, Damaged, Head, Sealer, Types
 from .diskplace import Place, Unusable, create, open_regular, remove, status, sync
 from .module import Artifact, Compiled
-
-log = logging.getLogger("pdsandbox")
 
 # As large as the pieces in which the hash lets other threads run.
 _PIECE: Final = 1 << 20
@@ -113,9 +110,11 @@ class DiskCache:
 
     def _tell(self, what: str, exc: Exception) -> None:
         text = f"the disk cache in {self._place.directory} {what} ({exc}); modules are compiled instead"
+        import logging  # takes 6 ms, which nobody who is told nothing need spend
+
         # Never released: whoever takes it is the first.
         level = logging.WARNING if self._untold.acquire(blocking=False) else logging.DEBUG
-        log.log(level, "%s", one_line(text))
+        logging.getLogger("pdsandbox").log(level, "%s", one_line(text))
 
 
 def read_entry(fd: int, key: bytes, secret: bytes, most: int, leave: Callable[[Callable[[], Any]], Any]) -> Compiled:

@@ -22,7 +22,6 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Final
 
 from ..errors import Cause, InstantiationError, WasmError
@@ -49,6 +48,14 @@ LEAVE_TIMEOUT_S: Final = 5.0
 EPITAPH_TIMEOUT_S: Final = 2.0
 
 _tickets = itertools.count(1)
+
+
+def _root() -> str:
+    """The directory that this package lies in."""
+    path = os.path.realpath(__file__)
+    for _ in range(3):
+        path = os.path.dirname(path)
+    return path
 
 
 def interpreter(python: str | None) -> str:
@@ -88,7 +95,7 @@ class ForkServer:
             stderr, stderr_write = os_.pipe()
             self._stderr = stderr
             try:
-                root = str(Path(__file__).resolve().parents[2])
+                root = _root()
                 self._process = subprocess.Popen(
                     [python, *_FLAGS, "-c", _BOOT, root, str(theirs.fileno()), str(os.getpid())],
                     stdin=subprocess.DEVNULL,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import collections
 import functools
-import logging
 import math
 import os
 import select
@@ -27,8 +26,6 @@ from ..platform import os_
 from . import monitor
 from .forkclient import ForkServer
 from .handle import Handle
-
-log = logging.getLogger("pdsandbox")
 
 # Idle workers cannot run guest code, so nothing is urgent: four wake-ups a second cost 0.02 % of a core.
 TICK_S: Final = 0.25
@@ -182,7 +179,9 @@ class Housekeeper:
         try:
             action()
         except Exception:
-            log.exception("pdsandbox: the housekeeper failed at one of its duties")
+            import logging  # takes 6 ms, which nobody who is told nothing need spend
+
+            logging.getLogger("pdsandbox").exception("pdsandbox: the housekeeper failed at one of its duties")
 
 
 #: Those whose thread runs; the exit hook stops them, also when their supervisor was dropped a moment ago.
