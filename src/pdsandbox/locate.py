@@ -21,7 +21,7 @@ __all__ = ["ENGINE_REVISION", "TESTED_VERSIONS", "wasmtime_library"]
 TESTED_VERSIONS: Final = ("50.0.1",)
 #: Part of the disk cache's key, beside the versions: one more whenever `runtime.engine.Engine` configures wasmtime in
 #: another way, since an engine refuses code that was compiled for another configuration.
-ENGINE_REVISION: Final = 1
+ENGINE_REVISION: Final = 2
 
 _LIBRARY = {"linux": "_libwasmtime.so", "android": "_libwasmtime.so", "darwin": "_libwasmtime.dylib"}
 _MACHINE = {"AMD64": "x86_64", "arm64": "aarch64", "ARM64": "aarch64"}

@@ -39,9 +39,9 @@ class Engine:
         c.wasmtime_config_async_stack_size_set(config, max(_ASYNC_STACK, stack_bytes))
         c.wasmtime_config_max_wasm_stack_set(config, stack_bytes)
         c.wasmtime_config_debug_info_set(config, False)
-        # Copy-on-write images keep a memfd open per module, which a worker must not inherit, and pay only when one
-        # process instantiates a module many times.
-        c.wasmtime_config_memory_init_cow_set(config, False)
+        # Without, what a memory holds at first is written by generated code, and thousands of data segments, as each Go
+        # program has, take a minute to compile.
+        c.wasmtime_config_memory_init_cow_set(config, True)
         handle = c.wasm_engine_new_with_config(config)
         if not handle:
             raise OSError("wasmtime could not make an engine with this configuration")

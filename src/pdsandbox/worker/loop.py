@@ -174,7 +174,7 @@ class Worker:
             artifact = -1 if adding else self._take_artifact()
             if load.wall_us:
                 server.backstop.arm(load.wall_us, time.monotonic())
-            module = self._module or self._open(artifact)
+            module = self._module or self._open(artifact, mapped=not dirs)
 
             def bind(wanted: ImportType, _guest: Guest) -> RawFunction | None:
                 offer = offers.get((wanted.module, wanted.name))
@@ -202,9 +202,15 @@ class Worker:
         gc.enable()  # the fork server had it off: a collection while starting costs more than it can find
         return True
 
-    def _open(self, artifact: int) -> Module:
-        """The module, which all instances here share; no further code will come."""
-        module = self._module = self._engine.deserialize_mapped(artifact)
+    def _open(self, artifact: int, *, mapped: bool) -> Module:
+        """The module, which all instances here share; no further code will come. Where no file may be mapped later on,
+        as the engine does with what a memory holds at first, the code is copied instead."""
+        if mapped:
+            module = self._engine.deserialize_mapped(artifact)
+        else:
+            with os_.map_readonly(artifact) as copy:
+                module = self._engine.deserialize(copy)
+        self._module = module
         os.close(artifact)
         os_.set_name(_NAME)
         self._give_up(Lockdown.lock)

@@ -2,6 +2,7 @@
 
 It walks the paths that a first call would walk (load, link, call, host call, growth, trap), so that their pages are
 shared by every fork, or at least touched before a worker is handed out. Knows the engine; nothing of the wire.
+It has no data segments: for those the engine would keep a file open, which workers close with all that they inherit.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from ..runtime.guest import Guest, RawFunction
 SOURCE = b"""(module
   (import "env" "pd_log" (func $log (param i32 i32 i32)))
   (memory (export "memory") 1 3)
-  (data (i32.const 8) "warm")
   (func (export "add") (param i32 i32) (result i32)
     (call $log (i32.const 1) (i32.const 8) (i32.const 4))
     (i32.add (local.get 0) (local.get 1)))
