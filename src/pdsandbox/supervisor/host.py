@@ -40,13 +40,20 @@ DEFAULT_CACHE_BYTES: Final = 256 * MIB
 
 
 class Supervisor(WasmHost):
-    """A host whose guests run in worker processes, one each.
+    """A host whose guests run in worker processes, one each or one a module.
 
     limits        what each guest may use (`Limits`)
     engine        how compiled code is metered (`EngineConfig`)
-    isolation     "instance": one worker per instance
+    isolation     "instance": one worker per instance. "module": instances of the same bytes share a worker, those of
+                  different modules never. That saves memory and time to start; but they wait for each other's calls
+                  as those of one instance do (`Capability.INDEPENDENCE` is in `missing`), whatever ends the worker
+                  ends all of them with the same error, a missed deadline and `kill()` among it, and `rss_bytes` is
+                  for all together. A worker takes in up to 100, and nobody else once it has half of the memory that
+                  it may have; then the next instance gets a new one. So does one with `in_worker` functions or
+                  directories, which is alone in it, one that finds its worker busy for all of `wall_s`, and one that
+                  is made inside a host function of an instance of its module
     spares        workers kept ready before they are asked for (default 1, at most 64)
-    max_workers   instances at once; one more is an InstantiationError (default: none)
+    max_workers   workers at once; one more is an InstantiationError (default: none)
     max_compilers compilations at once; further ones wait (default: the number of usable cores)
     cache_dir     a directory in which compiled code is kept for later supervisors: this user's, mode 0700, made where
                   it is missing. What is in it is checked before it is loaded, with a key of the user's that lies in
@@ -63,8 +70,7 @@ class Supervisor(WasmHost):
     python        the Python to run workers with, a path or a name on PATH, where `sys.executable` is none (frozen or
                   embedding programs)
 
-    Raises ValueError for what makes no sense, and for what a later version will bring. Nothing is started before the
-    first use, but for `hardening="strict"`.
+    Raises ValueError for what makes no sense. Nothing is started before the first use, but for `hardening="strict"`.
     """
 
     def __init__(
@@ -199,7 +205,7 @@ class Supervisor(WasmHost):
     def instantiate(
         self, module: WasmModule, imports: WasmImports | None = None, *, wasi: Wasi | None = None
     ) -> Instance:
-        """See `WasmHost.instantiate`. Each instance gets a worker process of its own.
+        """See `WasmHost.instantiate`. Each instance gets a worker process of its own, unless it may share one.
 
         Raises InstantiationError, cause HOST, when this machine refuses another process; USAGE beyond `max_workers`.
         """

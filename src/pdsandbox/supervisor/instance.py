@@ -99,7 +99,10 @@ class Instance(WasmInstance):
             export = self._exports.get(func) if type(func) is str else None
             if export is None:
                 export = self._look_up(func)
-            return talk.call(export, args, started, wall_s, fuel, plain)
+            result = talk.call(export, args, started, wall_s, fuel, plain)
+            if handle.attention and talk.closed:
+                raise self._closed_error()
+            return result
         finally:
             try:
                 if handle.busy or handle.attention:
@@ -287,7 +290,10 @@ class Instance(WasmInstance):
                 self._enter(usable=usable)
             if usable and self._talk.closed:
                 raise self._closed_error()
-            return operation()
+            result = operation()
+            if usable and self._talk.closed:
+                raise self._closed_error()
+            return result
         finally:
             try:
                 self._worker.leave_operation()
@@ -335,8 +341,8 @@ class Instance(WasmInstance):
         return self._talk.fuel.consumed
 
     def close(self) -> None:
-        """See `WasmInstance.close`. Returns when the worker has ended, if this was the last in it. Otherwise a call of
-        it that another thread makes goes on to its end."""
+        """See `WasmInstance.close`. Returns when the worker has ended, if this was the last in it. Otherwise the guest
+        of a call that another thread makes goes on to its end first."""
         if self._generation != generation.now:
             return  # the parent's worker is the parent's to end
         if self._handle.verdict is None:
