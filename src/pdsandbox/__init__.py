@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .errors import GuestExit as GuestExit
     from .errors import InstantiationError as InstantiationError
     from .errors import MemoryAccessError as MemoryAccessError
+    from .errors import Quarantined as Quarantined
     from .errors import RssExceeded as RssExceeded
     from .errors import Trap as Trap
     from .errors import TrapCode as TrapCode
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from .interfaces import WasmModule as WasmModule
     from .limits import EngineConfig as EngineConfig
     from .limits import Limits as Limits
+    from .restarts import RestartPolicy as RestartPolicy
+    from .restarts import Standing as Standing
     from .runtime.host import WasmtimeHost as WasmtimeHost
     from .supervisor.host import Supervisor as Supervisor
     from .values import F32 as F32
@@ -61,14 +64,15 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "errors": (
-        "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError RssExceeded "
-        "Trap TrapCode WallClockExceeded WasmError WorkerCrashed"
+        "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError Quarantined "
+        "RssExceeded Trap TrapCode WallClockExceeded WasmError WorkerCrashed"
     ),
     "externs": "ExportType FuncType GlobalType ImportType MemoryType TableType TagType",
     "hardening": "Hardening HardeningReport Layer LayerReport State",
     "imports": "Caller HostFunction WasmImports in_worker",
     "interfaces": "Capability WasmHost WasmInstance WasmModule",
     "limits": "EngineConfig Limits",
+    "restarts": "RestartPolicy Standing",
     "runtime.host": "WasmtimeHost",
     "supervisor.host": "Supervisor",
     "values": "F32 F64 I32 I64 WasmVal",

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 __all__ = [
     "CallError",
@@ -20,6 +23,7 @@ __all__ = [
     "GuestExit",
     "InstantiationError",
     "MemoryAccessError",
+    "Quarantined",
     "RssExceeded",
     "Trap",
     "TrapCode",
@@ -225,6 +229,34 @@ class CallError(WasmError):
 
     prefix = "WASM call error: "
     default_cause = Cause.USAGE
+
+
+class Quarantined(CallError):
+    """A plugin that keeps failing is not started now, so the call was not made; `cause` is that of its last failure,
+    which is chained.
+
+    since          when it was held back (an aware datetime)
+    until          when it may be started again, None: not before somebody resets it
+    retry_after_s  the same in seconds from when this was raised, or None
+    """
+
+    since: datetime | None
+    until: datetime | None
+    retry_after_s: float | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        retry_after_s: float | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(message, **fields)
+        self.since = since
+        self.until = until
+        self.retry_after_s = retry_after_s
 
 
 class MemoryAccessError(WasmError):
