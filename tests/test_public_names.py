@@ -15,10 +15,10 @@ import pdsandbox
 NAMES = """
     CallError Caller Capability Cause Clock CompileError Dir EngineConfig ExportType F32 F64 Frame FuelExhausted
     FuncType GlobalType GuestExit Hardening HardeningReport HostFunction I32 I64 ImportType InstantiationError Layer
-    LayerReport Limits MemoryAccessError MemoryType Output Quarantined RestartPolicy RssExceeded RunResult Standing
-    State Supervisor TableType TagType Trap TrapCode Wasi WallClockExceeded WasmError WasmHost WasmImports WasmInstance
-    WasmModule WasmVal WasmtimeHost WorkerCrashed in_worker
-""".split()  # noqa: SIM905 - a list of 51 literals would be a page
+    LayerReport Limits MemoryAccessError MemoryType Output Plugin Quarantined RestartPolicy RssExceeded RunResult
+    Standing State Supervisor TableType TagType Trap TrapCode Wasi WallClockExceeded WasmError WasmHost WasmImports
+    WasmInstance WasmModule WasmVal WasmtimeHost WorkerCrashed in_worker
+""".split()  # noqa: SIM905 - a list of 52 literals would be a page
 INIT = Path(pdsandbox.__file__)
 
 

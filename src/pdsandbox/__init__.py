@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .interfaces import WasmModule as WasmModule
     from .limits import EngineConfig as EngineConfig
     from .limits import Limits as Limits
+    from .plugin import Plugin as Plugin
     from .restarts import RestartPolicy as RestartPolicy
     from .restarts import Standing as Standing
     from .runtime.host import WasmtimeHost as WasmtimeHost
@@ -72,6 +73,7 @@ _ROOMS = {
     "imports": "Caller HostFunction WasmImports in_worker",
     "interfaces": "Capability WasmHost WasmInstance WasmModule",
     "limits": "EngineConfig Limits",
+    "plugin": "Plugin",
     "restarts": "RestartPolicy Standing",
     "runtime.host": "WasmtimeHost",
     "supervisor.host": "Supervisor",

@@ -16,6 +16,9 @@ from .imports import WasmImports
 from .values import WasmVal
 
 if TYPE_CHECKING:
+    from .limits import Limits
+    from .plugin import Plugin
+    from .restarts import RestartPolicy
     from .wasi import Output, RunResult, Wasi  # its classes take 5 ms to make, which most programs need not spend
 
 __all__ = ["Capability", "WasmHost", "WasmInstance", "WasmModule"]
@@ -155,6 +158,8 @@ class WasmHost(abc.ABC):
 
     #: Capabilities that this host lacks.
     missing: frozenset[Capability] = frozenset()
+    #: What each guest may use.
+    limits: Limits
 
     @abc.abstractmethod
     def compile(self, wasm: bytes | str) -> WasmModule:
@@ -168,6 +173,20 @@ class WasmHost(abc.ABC):
 
         Raises InstantiationError, and what the start function can end in: FuelExhausted, WallClockExceeded,
         RssExceeded, WorkerCrashed, GuestExit."""
+
+    def plugin(
+        self,
+        module: WasmModule,
+        imports: WasmImports | None = None,
+        *,
+        wasi: Wasi | None = None,
+        restart: RestartPolicy | None = None,
+    ) -> Plugin:
+        """`module`, served by one instance at a time, which is replaced when it is gone as `restart` says. Nothing is
+        started before the first call. Raises TypeError for what is no `RestartPolicy`."""
+        from .plugin import Plugin
+
+        return Plugin(self, module, imports, wasi=wasi, restart=restart)
 
     @abc.abstractmethod
     def close(self) -> None:
