@@ -13,6 +13,7 @@ from .errors import CallError, MemoryAccessError
 from .externs import FuncType
 from .slots import Slots
 from .text import quoted
+from .values import _short
 
 __all__ = [
     "COMMAND",
@@ -84,6 +85,13 @@ def check_range(offset: object, length: object, *, modulo: int | None = None) ->
     if start < 0 or size < 0 or start + size >= 1 << 63:
         raise MemoryAccessError
     return start, size
+
+
+def check_pages(pages: object) -> int:
+    """A number of pages to grow a memory by, which need not be possible; CallError for what is none."""
+    if isinstance(pages, bool) or not isinstance(pages, int) or not 0 <= pages < 1 << 64:
+        raise CallError(f"memory_grow takes a number of pages, from 0 to 2**64 - 1, not {_short(pages)}")
+    return pages
 
 
 def as_data(data: object) -> bytes:

@@ -121,6 +121,12 @@ class WasmInstance(abc.ABC):
         """Write all of `data` at `offset`, or nothing: MemoryAccessError outside the memory or without one."""
 
     @abc.abstractmethod
+    def memory_grow(self, pages: int) -> int:
+        """Grow the exported memory by `pages` (65,536 bytes, if its type says nothing else), as the guest's own
+        `memory.grow` would: the number of pages before, or -1 where its maximum, `memory_bytes` or the machine does not
+        allow that. By 0 pages: how many it has. MemoryAccessError without a memory."""
+
+    @abc.abstractmethod
     def set_fuel(self, fuel: int) -> None:
         """One budget that the calls after this draw down together, until set again; nothing where none is metered."""
 

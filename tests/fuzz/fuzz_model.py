@@ -232,6 +232,17 @@ class Model:
             if done == len(data):
                 return
 
+    def memory_grow(self, _pages: int) -> int:
+        self._sends()
+        kind, payload = self._take(m.CHUNK_BYTES, {m.MEM_GROWN, m.ERROR})
+        if kind == m.ERROR:
+            if self._decode(m.Error, payload).failure != F.MEMORY:
+                self._broke()
+            raise Told(MEMORY, fatal=False)
+        grown = self._decode(m.MemGrown, payload)
+        self._where = grown.base, grown.size
+        return int(grown.before)
+
     def _memory_reply(self, *, first: bool) -> tuple[int, bytes]:
         kind, payload = self._take(m.CHUNK_BYTES, {m.MEM_DATA, m.MEM_DONE, m.ERROR})
         if kind == m.ERROR:

@@ -28,6 +28,8 @@ from pdsandbox.supervisor.channel import Channel
 DRY_S = 0.002
 #: The bytes that fit into a pipe.
 PIPE_BYTES = 65536
+#: Before it grew, for those who ask it to grow; where it is does not change.
+PAGES = 7
 MEMORY = bytes(range(256)) * (MEMORY_BYTES // 256)
 
 #: Which of a peer's replies (counted from 0, READY first) is mutated, and how: a mutation or its name.
@@ -60,6 +62,8 @@ class Honest:
         elif kind == m.MEM_WRITE:
             outside = message.offset + message.total > MEMORY_BYTES
             return [m.Error(m.Failure.MEMORY).frame() if outside else m.MemDone().frame()]
+        elif kind == m.MEM_GROW:
+            return [m.MemGrown(PAGES, MEMORY_AT, MEMORY_BYTES).frame()]
         elif kind == m.HOST_FAIL and not self._waits:
             return []  # of a log; it comes too late, all was said
         elif kind == m.STREAM_TAKEN:

@@ -241,6 +241,16 @@ SCENES: dict[str, Scene] = {
             ("memory_write", OUTSIDE, bytes(2)),
         ],
     ),
+    "memory grows": Scene(
+        [[LOADED], [NONE]],
+        [
+            ("memory_grow", 3),
+            ("memory_read", 16, 100),
+            ("call", "none", []),
+            ("memory_grow", 2**64 - 1),
+            ("memory_write", OUTSIDE, bytes(3)),
+        ],
+    ),
     "logs": Scene([[LOADED], [LOGS, LOGS, ONE], [LOGS, calls(0), LOGS, SENDS, LOGS, ONE]], [CALL_ONE, CALL_ONE]),
     "logs, then a trap": Scene([[LOADED], [LOGS, LOGS, TRAP], [ONE]], [CALL_ONE, CALL_ONE]),
     "a log fails": Scene([[LOADED], [LOGS, BAD_LOG, ONE], [ONE]], [CALL_ONE, CALL_ONE]),

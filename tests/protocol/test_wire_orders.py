@@ -218,6 +218,13 @@ def test_a_memory_access_is_answered_once(memory: State) -> None:
     assert moves(memory) == {MEMORIES.get(memory, S.IDLE)}
 
 
+def test_memory_grows_only_while_nothing_runs() -> None:
+    """Not from inside a host function; it is answered once, by what became of it or by an error."""
+    assert [(at, to) for (at, kind), to in TABLE.items() if kind == m.MEM_GROW] == [(S.IDLE, S.GROWING)]
+    assert kinds_in(S.GROWING) == {m.MEM_GROWN, m.ERROR}
+    assert moves(S.GROWING) == {S.IDLE}
+
+
 def test_a_failed_batch_owes_its_error() -> None:
     """RESULTS that say failed are followed by ERROR and nothing else; others end the batch."""
     for failed, after in ((False, S.IDLE), (True, S.BATCH_FAILED)):

@@ -13,14 +13,14 @@ SUPERVISOR = frozenset(
     cls.KIND
     for cls in (
         *(m.Load, m.Resolve, m.Call, m.CallMany, m.MemRead, m.MemWrite, m.HostReturn, m.HostFail),
-        *(m.StreamReply, m.StreamTaken, m.Drop, m.Compile),
+        *(m.StreamReply, m.StreamTaken, m.Drop, m.Compile, m.MemGrow),
     )
 )
 WORKER = frozenset(
     cls.KIND
     for cls in (
         *(m.Ready, m.Loaded, m.Result, m.Results, m.Error, m.HostCall, m.HostLog, m.MemData, m.MemDone),
-        *(m.StreamOut, m.StreamWrite, m.StreamRead, m.StreamPoll, m.LinkTimes, m.Compiled, m.Artifact),
+        *(m.StreamOut, m.StreamWrite, m.StreamRead, m.StreamPoll, m.LinkTimes, m.Compiled, m.Artifact, m.MemGrown),
     )
 )
 

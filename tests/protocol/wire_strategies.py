@@ -105,6 +105,7 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.CallMany: call_many(),
     m.MemRead: st.builds(m.MemRead, u64, u64, u64, u32),
     m.MemWrite: st.builds(m.MemWrite, u64, u64, blob, u32),
+    m.MemGrow: st.builds(m.MemGrow, u64, u32),
     m.HostReturn: st.builds(m.HostReturn, slots),
     m.HostFail: st.builds(m.HostFail),
     m.StreamReply: st.builds(m.StreamReply, *of_stream),
@@ -136,6 +137,7 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.HostLog: st.builds(m.HostLog, u32, slots, blob, blob, u64, u64),
     m.MemData: st.builds(m.MemData, blob),
     m.MemDone: st.builds(m.MemDone),
+    m.MemGrown: st.builds(m.MemGrown, st.integers(-1, 2**63 - 1), u64, u64),
     m.Compiled: st.builds(
         m.Compiled,
         u64,

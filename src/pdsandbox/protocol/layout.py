@@ -21,6 +21,7 @@ HOST_FAIL: Final = 8
 STREAM_REPLY: Final = 9
 STREAM_TAKEN: Final = 10
 DROP: Final = 11
+MEM_GROW: Final = 12
 # Supervisor to compiler.
 COMPILE: Final = 16
 # Worker to supervisor.
@@ -38,6 +39,7 @@ STREAM_WRITE: Final = 43
 STREAM_READ: Final = 44
 STREAM_POLL: Final = 45
 LINK_TIMES: Final = 46
+MEM_GROWN: Final = 47
 # Compiler to supervisor.
 COMPILED: Final = 48
 ARTIFACT: Final = 49

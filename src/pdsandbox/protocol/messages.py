@@ -34,6 +34,8 @@ from .layout import MAX_FRAMES as MAX_FRAMES
 from .layout import MAX_OFFERS as MAX_OFFERS
 from .layout import MEM_DATA as MEM_DATA
 from .layout import MEM_DONE as MEM_DONE
+from .layout import MEM_GROW as MEM_GROW
+from .layout import MEM_GROWN as MEM_GROWN
 from .layout import MEM_READ as MEM_READ
 from .layout import MEM_WRITE as MEM_WRITE
 from .layout import OF_WASI as OF_WASI
@@ -65,6 +67,7 @@ from .replies import HostLog as HostLog
 from .replies import Loaded as Loaded
 from .replies import MemData as MemData
 from .replies import MemDone as MemDone
+from .replies import MemGrown as MemGrown
 from .replies import Ready as Ready
 from .replies import Result as Result
 from .replies import Results as Results
@@ -76,6 +79,7 @@ from .requests import Drop as Drop
 from .requests import HostFail as HostFail
 from .requests import HostReturn as HostReturn
 from .requests import Load as Load
+from .requests import MemGrow as MemGrow
 from .requests import MemRead as MemRead
 from .requests import MemWrite as MemWrite
 from .requests import OfferSpec as OfferSpec
@@ -103,7 +107,7 @@ MESSAGES: Final[dict[int, type[Message]]] = {
         Load, Resolve, Call, CallMany, MemRead, MemWrite, HostReturn, HostFail, Compile,
         Ready, Loaded, Result, Results, Error, HostCall, HostLog, MemData, MemDone, Compiled, Artifact,
         StreamReply, StreamTaken, StreamOut, StreamWrite, StreamRead, StreamPoll, LinkTimes,
-        Drop,
+        Drop, MemGrow, MemGrown,
     )
 }  # fmt: skip
 

@@ -45,6 +45,7 @@ class State(enum.IntEnum):
     ADDING_HOST = 26
     ADDING_MEMORY = 27
     ADDING_STREAM = 28
+    GROWING = 29  # the worker owes MEM_GROWN or ERROR
 
 
 S = State
@@ -102,6 +103,9 @@ TABLE: Final[dict[tuple[State, int], State]] = {
     (S.MEMORY, m.MEM_DATA): S.IDLE,
     (S.MEMORY, m.MEM_DONE): S.IDLE,
     (S.MEMORY, m.ERROR): S.IDLE,
+    (S.IDLE, m.MEM_GROW): S.GROWING,
+    (S.GROWING, m.MEM_GROWN): S.IDLE,
+    (S.GROWING, m.ERROR): S.IDLE,
     (S.IDLE, m.CALL): S.CALLING,
     (S.CALLING, m.RESULT): S.IDLE,
     (S.CALLING, m.ERROR): S.IDLE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
@@ -21,6 +22,7 @@ from .layout import (
     MAX_FRAMES,
     MEM_DATA,
     MEM_DONE,
+    MEM_GROWN,
     READY,
     RESULT,
     RESULT_LAYOUT,
@@ -208,6 +210,31 @@ class MemDone(Empty):
     """The bytes are written."""
 
     KIND: ClassVar[int] = MEM_DONE
+
+
+@dataclass(frozen=True, slots=True)
+class MemGrown(Message):
+    """How many pages the memory had, or -1 when it did not grow; where it is now, and how large in bytes."""
+
+    KIND: ClassVar[int] = MEM_GROWN
+    before: int
+    base: int = 0
+    size: int = 0
+
+    def payload(self) -> bytes:
+        return _MEM_GROWN.pack(self.before, self.base, self.size)
+
+    @classmethod
+    def decode(cls, payload: bytes | memoryview) -> Self:
+        if len(payload) != _MEM_GROWN.size:
+            raise ProtocolError("MEM_GROWN has a fixed size")
+        message = cls(*_MEM_GROWN.unpack(payload))
+        if message.before < -1:
+            raise ProtocolError("a memory of less than no pages")
+        return message
+
+
+_MEM_GROWN = struct.Struct("<qQQ")
 
 
 @dataclass(frozen=True, slots=True)

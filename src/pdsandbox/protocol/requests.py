@@ -22,6 +22,7 @@ from .layout import (
     LOAD,
     MAX_AHEAD,
     MAX_OFFERS,
+    MEM_GROW,
     MEM_READ,
     MEM_WRITE,
     PD_NAMES,
@@ -232,6 +233,25 @@ class MemWrite(Message):
         return cls(offset, total, bytes(payload[_MEM_WRITE.size :]), instance)
 
 
+@dataclass(frozen=True, slots=True)
+class MemGrow(Message):
+    """Grow an instance's memory by `pages` of its own size. Answered by MEM_GROWN or ERROR."""
+
+    KIND: ClassVar[int] = MEM_GROW
+    pages: int
+    instance: int = 0
+
+    def payload(self) -> bytes:
+        return _MEM_GROW.pack(self.pages, self.instance)
+
+    @classmethod
+    def decode(cls, payload: bytes | memoryview) -> Self:
+        if len(payload) != _MEM_GROW.size:
+            raise ProtocolError("MEM_GROW has a fixed size")
+        return cls(*_MEM_GROW.unpack(payload))
+
+
+_MEM_GROW = struct.Struct("<QI")
 _MEM_READ = struct.Struct("<QQQI")
 _MEM_WRITE = struct.Struct("<QQI")
 #: Where the data of a MEM_WRITE begins.

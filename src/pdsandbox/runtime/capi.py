@@ -45,6 +45,7 @@ _BLOCKING: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "wasmtime_store_delete": (None, (_P,)),
     "wasmtime_instance_new": (_P, (_P, _P, _P, _N, _P, _P)),
     "wasmtime_func_call_unchecked": (_P, (_P, _P, _P, _N, _P)),
+    "wasmtime_memory_grow": (_P, (_P, _P, c_uint64, _P)),
 }
 # Return at once: through PyDLL, which keeps the GIL. Releasing it costs more than these do.
 _QUICK: dict[str, tuple[Any, tuple[Any, ...]]] = {

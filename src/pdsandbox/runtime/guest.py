@@ -296,12 +296,8 @@ class Guest:
         if trap is not None:
             self._c.wasm_trap_delete(trap)
 
-    def find_memory(self) -> None:
-        """Look the exported memory up, which `where` does not do."""
-        self._find_memory()
-
     def find_memory_soon(self) -> None:
-        """The same if it is called "memory": then that takes a microsecond."""
+        """`find_memory` if it is called "memory": then that takes a microsecond."""
         extern = ctypes.create_string_buffer(capi.EXTERN_BYTES)
         if self._memory is None and self._export_get(b"memory", extern) and extern.raw[0] == capi.EXTERN_MEMORY:
             self._found(extern)
@@ -339,6 +335,15 @@ class Guest:
         """The same for `length` bytes at address `source` of this process."""
         memmove(self.address(offset, length), source, length)
 
+    def memory_grow(self, pages: int) -> int:
+        """As the instruction `memory.grow`: its pages before, or -1; MemoryAccessError without a memory."""
+        self.address(0, 0)
+        before = ctypes.c_uint64()
+        error = self._c.wasmtime_memory_grow(self._ctx, self._memory_at, pages, addressof(before))
+        if error is not None:
+            self._c.wasmtime_error_delete(error)
+        return before.value if error is None else -1
+
     def memory_check(self, offset: int, length: int) -> None:
         """MemoryAccessError unless the range lies inside the memory."""
         self.address(offset, length)
@@ -346,15 +351,15 @@ class Guest:
     def address(self, offset: int, length: int) -> int:
         """Where these bytes of the memory are in this process, until the guest runs on: memory moves when it grows.
         MemoryAccessError unless all of them lie inside the memory, or without one."""
-        if not self._find_memory() or offset < 0 or length < 0:
+        if not self.find_memory() or offset < 0 or length < 0:
             raise MemoryAccessError
         base, size = self.where()
         if offset + length > size:
             raise MemoryAccessError
         return base + offset
 
-    def _find_memory(self) -> bool:
-        """Find "memory", else the first exported memory; the handle stays good as long as the store."""
+    def find_memory(self) -> bool:
+        """Find "memory", else the first exported memory, which `where` does not do; it stays found."""
         if self._store is None:
             raise _closed()
         if self._memory is not None:
@@ -363,8 +368,7 @@ class Guest:
             return False
         extern = ctypes.create_string_buffer(capi.EXTERN_BYTES)
         found = self._export_get(b"memory", extern) and extern.raw[0] == capi.EXTERN_MEMORY
-        if not found and self._module is not None:
-            # Only now: listing 10,000 exports takes 0.1 s.
+        if not found and self._module is not None:  # only now: listing 10,000 exports takes 0.1 s
             for item in self._module.exports():
                 if isinstance(item.type, MemoryType):
                     found = self._export_get(item.name.encode(), extern) and extern.raw[0] == capi.EXTERN_MEMORY

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from ..calls import FuelMeter, as_buffer, as_data, check_name, check_range, encode_rows, plain_func
+from ..calls import FuelMeter, as_buffer, as_data, check_name, check_pages, check_range, encode_rows, plain_func
 from ..errors import CallError, Cause, WasmError, WorkerCrashed
 from ..imports import WasmImports
 from ..interfaces import WasmInstance
@@ -236,6 +236,14 @@ class LocalInstance(WasmInstance):
         with self._lock:
             self._usable()
             self._guest.memory_write(start, raw)
+
+    def memory_grow(self, pages: int) -> int:
+        """Grow the exported memory by `pages`; the number of pages before, or -1."""
+        more = check_pages(pages)
+        self._refuse_reentry()
+        with self._lock:
+            self._usable()
+            return self._guest.memory_grow(more)
 
     def set_fuel(self, fuel: int) -> None:
         """One budget that the calls after this draw down together."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from .. import generation
-from ..calls import as_buffer, as_data, check_name, check_range, encode_rows, plain_func, unsupported
+from ..calls import as_buffer, as_data, check_name, check_pages, check_range, encode_rows, plain_func, unsupported
 from ..errors import CallError, MemoryAccessError, WasmError
 from ..externs import FuncType
 from ..interfaces import WasmInstance
@@ -231,6 +231,11 @@ class Instance(WasmInstance):
             lambda watch: memory.write(start, raw, watch),
             torn=len(raw) > PIECE_BYTES,
         )
+
+    def memory_grow(self, pages: int) -> int:
+        """See `WasmInstance.memory_grow`."""
+        more = check_pages(pages)
+        return self._on_memory(lambda _watch: None, lambda watch: self._talk.memory.grow(more, watch))
 
     def _on_memory(
         self,

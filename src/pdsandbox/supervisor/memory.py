@@ -135,6 +135,16 @@ class RemoteMemory:
                 return
             self.look(time.monotonic(), watch)
 
+    def grow(self, pages: int, watch: monitor.Watch) -> int:
+        """The number of pages before, or -1 when it may not be that large."""
+        self._channel.send(m.MEM_GROW, m.MemGrow(pages, self._instance).frame(), watch)
+        kind, payload = self._receive(watch, first=True)
+        if kind != m.MEM_GROWN:
+            raise self._channel.broke("MEM_GROWN was due")
+        grown: m.MemGrown = self._channel.decode(m.MemGrown, payload)
+        self.where = grown.base, grown.size
+        return grown.before
+
     def _receive(self, watch: monitor.Watch, *, first: bool) -> tuple[int, memoryview | bytes]:
         """The answer to one message of an access; only its first can be refused, because that names the whole range."""
         channel = self._channel

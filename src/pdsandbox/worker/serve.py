@@ -172,7 +172,7 @@ class Server:
             return self._call(length)
         if kind == m.CALL_MANY:
             return self._call_many(length)
-        if kind in (m.MEM_READ, m.MEM_WRITE):
+        if kind in (m.MEM_READ, m.MEM_WRITE, m.MEM_GROW):
             self._memory(kind, payload)
         elif kind == m.RESOLVE:
             asked = m.Resolve.decode(payload)  # the call is right behind it
@@ -265,10 +265,12 @@ class Server:
         self.outbox.write(error_message(exc, self._guest.last_fuel, self._guest.where()).frame())
 
     def _memory(self, kind: int, payload: memoryview, running: Guest | None = None) -> None:
-        """MEM_READ or MEM_WRITE. `running`: the only guest whose memory may be meant."""
-        asked: m.MemRead | m.MemWrite
+        """MEM_READ, MEM_WRITE or MEM_GROW. `running`: the only guest whose memory may be meant."""
+        asked: m.MemRead | m.MemWrite | m.MemGrow
         if kind == m.MEM_READ:
             asked = m.MemRead.decode(payload)
+        elif kind == m.MEM_GROW:
+            asked = m.MemGrow.decode(payload)
         else:
             asked = m.MemWrite.decode(payload[: m.MEM_WRITE_HEAD])
         guest = self._tenants[asked.instance].guest
@@ -278,8 +280,10 @@ class Server:
             guest.find_memory()
             if isinstance(asked, m.MemRead):
                 self._read_memory(guest, asked)
-            else:
+            elif isinstance(asked, m.MemWrite):
                 self._write_memory(guest, asked, payload)
+            else:
+                self.outbox.write(m.MemGrown(guest.memory_grow(asked.pages), *guest.where()).frame())
         except WasmError:
             self.outbox.write(m.Error(m.Failure.MEMORY).frame())
 
