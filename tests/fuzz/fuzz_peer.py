@@ -66,7 +66,7 @@ class Honest:
             return [m.MemGrown(PAGES, MEMORY_AT, MEMORY_BYTES).frame()]
         elif kind == m.HOST_FAIL and not self._waits:
             return []  # of a log; it comes too late, all was said
-        elif kind == m.STREAM_TAKEN:
+        elif kind in (m.STREAM_TAKEN, m.DROP):
             return []
         elif kind == m.HOST_FAIL:
             self._now.clear()

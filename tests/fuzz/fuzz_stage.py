@@ -131,10 +131,11 @@ class Stage:
         monkeypatch.setattr(handle_module, "REPORT_S", DRY_S)
         monkeypatch.setattr(memory_module, "LEAST_GRACE_S", DRY_S)
         monkeypatch.setattr(compiling_module, "Channel", SteppedChannel)
-        self.hosts = {
+        self.hosts: dict[bool | None, Supervisor] = {
             flag: Supervisor(limits=limits, engine=EngineConfig(interruptible=flag), cache_bytes=0)
             for flag in (False, True)
         }
+        self.hosts[None] = Supervisor(limits=limits, isolation="module", cache_bytes=0)
         self.processes = Processes()
         fd = os_.memfd("pdsandbox-artifact")
         os.write(fd, b"code")
@@ -145,6 +146,12 @@ class Stage:
             host._processes = host._loader._processes = self.processes  # type: ignore[assignment]
         self.modules = {flag: Module(host, compiled, "0" * 64) for flag, host in self.hosts.items()}
         self.imports = scenes.imports()
+
+    def share(self, peers: list[Peer], *, more: bool = False) -> Any:
+        """An instance that shares its worker. `more`: the worker is there, and `peers` are for further tries."""
+        self.processes.used = [*self.processes.used] if more else []
+        self.processes.peers, self.processes.spare = peers, False
+        return self.hosts[None].instantiate(self.modules[None], self.imports)
 
     def instantiate(
         self, peers: list[Peer], *, interruptible: bool = False, spare: bool = False, wasi: Any = None

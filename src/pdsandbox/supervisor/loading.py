@@ -63,16 +63,14 @@ class Loader:
         server, housekeeper = self._processes.started()
         limits = self._limits
         late = linking.ships_functions(module.compiled.imports, offered) or bool(granted and granted.dirs)
+        places: list[Place] = []
+        sent = 0
+        talk: Conversation | None = None
         try:
             artifact = module.compiled.artifact.duplicate()
-            place = self._find(module, server, artifact, late=late)
-        except OSError as exc:
-            raise monitor.host_failure(exc) from exc
-        worker, handle, channel = place.worker, place.worker.handle, place.worker.channel
-        adding = channel.instances > 0
-        talk: Conversation | None = None
-        sent = 0
-        try:
+            worker = self._find(module, server, artifact, places, late=late)
+            place, handle, channel = places[0], worker.handle, worker.channel
+            adding = channel.instances > 0
             # A new worker is on its way: what can be done meanwhile is done meanwhile.
             wasi = None if granted is None else granted.spec
             load, callbacks = linking.plan(module.compiled.imports, offered, limits, module.compiled.resolve, wasi)
@@ -118,6 +116,15 @@ class Loader:
             if self._processes.closed:
                 raise handle.condemn(monitor.closed())
         except BaseException as exc:
+            if not places:
+                if isinstance(exc, OSError):
+                    raise monitor.host_failure(exc) from exc
+                raise
+            place, worker, handle = places[0], places[0].worker, places[0].worker.handle
+            if not handle.turn_is_ours():  # it was torn away while it waited
+                worker.vacate(place)
+                raise
+            adding = (worker.channel.instances if talk is None else talk.instance) > 0
             if not adding or handle.busy is not None:
                 handle.condemn(monitor.abandoned())
             never_ran = (worker.spare or adding) and sent > 0 and handle.read_nothing(sent)
@@ -134,14 +141,19 @@ class Loader:
                 raise
             raise told from exc
         finally:
-            handle.turn.release()
+            for place in places:
+                if place.worker.handle.turn_is_ours():
+                    place.worker.handle.turn.release()
         if not adding:
             self._processes.respawn()
         return instance
 
-    def _find(self, module: Module, server: ForkServer, artifact: Duplicate, *, late: bool) -> Place:
-        """A place in a worker whose turn is ours. `late`: one that is not locked down yet, and not shared, because it
-        is to take in functions of the user's, or directories.
+    def _find(
+        self, module: Module, server: ForkServer, artifact: Duplicate, places: list[Place], *, late: bool
+    ) -> Worker:
+        """A worker whose turn is ours, with a place in it, which is the only one of `places`: those are the caller's to
+        give up, whatever happens. `late`: one that is not locked down yet, and not shared, because it is to take in
+        functions of the user's, or directories.
 
         One that is busy is waited for as long as a call may take; then it is to be another one.
         """
@@ -154,23 +166,18 @@ class Loader:
 
         patience_s = monitor.START_TIMEOUT_S if limits.wall_s is None else min(limits.wall_s, monitor.START_TIMEOUT_S)
         while True:
-            place = self._sharing.find(module.sha256, make, alone=alone)
-            worker, kept = place.worker, False
-            try:
-                if worker.handle.turn.acquire(timeout=patience_s):
-                    if worker.handle.alive:
-                        worker.leave_operation()
-                    # A new one is taken as it is: what has become of it is for whoever loads to find out.
-                    kept = worker.handle.alive or not worker.channel.instances
-                    if not kept:
-                        worker.handle.turn.release()
-                else:
-                    alone = True
-            finally:
-                if not kept:
-                    worker.vacate(place)
-            if kept:
-                return place
+            places.append(self._sharing.find(module.sha256, make, alone=alone))
+            worker = places[0].worker
+            if worker.handle.turn.acquire(timeout=patience_s):
+                if worker.handle.alive:
+                    worker.leave_operation()
+                # A new one is taken as it is: what has become of it is for whoever loads to find out.
+                if worker.handle.alive or not worker.channel.instances:
+                    return worker
+                worker.handle.turn.release()
+            else:
+                alone = True
+            worker.vacate(places.pop())
 
     def _send_files(self, worker: Worker, files: list[int]) -> None:
         """What goes over the socket, and stays ours: a spare's module, or directories."""

@@ -87,8 +87,10 @@ class Server:
         self.tenant, self._guest = tenant, tenant.guest
 
     def _drop(self, number: int) -> None:
-        """This instance is not used any more."""
-        tenant = self._tenants.pop(number)
+        """This instance is not used any more, if it ever was: who asked for it may have been torn away first."""
+        tenant = self._tenants.pop(number, None)
+        if tenant is None:
+            return
         for export in tenant.exports:
             del self._exports[export], self._ready[export]
         tenant.close()
