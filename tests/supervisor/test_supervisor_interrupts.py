@@ -263,7 +263,9 @@ from interrupts import Injector, Interrupt
 from leaks import descendants, wait_until
 from pdsandbox import Limits, Supervisor
 from supervising import Thread, make_guest
-what, host, made = sys.argv[1], Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0), 0
+what, made, neighbour = sys.argv[1], 0, None
+isolation = "module" if what == "share" else "instance"
+host = Supervisor(limits=Limits(fuel=None, wall_s=60.0), isolation=isolation, spares=0)
 
 def operate():
     global made
@@ -279,6 +281,11 @@ def works(where):
         with make_guest(host) as instance:
             return instance.call("ok")[0].value
     assert (use(), Thread(use).result()) == (42, 42), where
+    if what == "share":  # it lives on, unless it was in the middle of being joined
+        global neighbour
+        if neighbour is None or not neighbour.alive:
+            neighbour = make_guest(host)
+        assert neighbour.call("ok")[0].value == 42, where
 
 def every_seventh_point():
     global injector
@@ -317,10 +324,11 @@ print("right", flush=True)
 """
 
 
-@pytest.mark.parametrize("what", ["instantiate", "compile", "close", "random"])
+@pytest.mark.parametrize("what", ["instantiate", "share", "compile", "close", "random"])
 @pytest.mark.hammer
 def test_an_interrupt_in_what_is_longer(what):
-    """Every seventh point of instantiating, compiling, closing, and random moments: it works on; close ends it all."""
+    """Every seventh point of instantiating (also beside a neighbour in its worker), compiling, closing, and random
+    moments: it works on; close ends it all."""
     script = [sys.executable, "-c", LONGER, what, *import_path()]
     done = subprocess.run(script, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (0, "right\n"), done.stderr[-3000:]
