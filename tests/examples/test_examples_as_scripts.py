@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -63,6 +64,20 @@ def test_it_is_short_and_uses_the_public_interface(name):
     text = (EXAMPLES / f"{name}.py").read_text("utf-8")
     assert len(text.splitlines()) <= 230
     assert re.findall(r"^(?:from|import) (pdsandbox\S*)", text, re.MULTILINE) == ["pdsandbox"]
+
+
+def test_timing_makes_the_table_of_the_readme(monkeypatch, capsys):
+    """With the fewest repetitions: its rows are those in the README, and all have their figures."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    timing = importlib.import_module("timing")
+    monkeypatch.setattr(timing, "FIRSTS", 1)
+    monkeypatch.setattr(timing, "SCRIPTS", 1)
+    timing.main()
+    printed = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()]
+    readme = (EXAMPLES / "README.md").read_text("utf-8").partition("What it costs:\n\n")[2].partition("\n\n")[0]
+    assert [row[0] for row in printed] == [line.split("|")[1] for line in readme.splitlines()]
+    for title, *figures in printed[2:]:
+        assert re.fullmatch(r" (–|[\d.]+ (µs|ms|s))   [\d.]+ (µs|ms|s) ", " ".join(figures)), title
 
 
 def test_each_example_is_in_their_readme():
