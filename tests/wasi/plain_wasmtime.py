@@ -27,6 +27,7 @@ class Served:
         store.set_wasi(config)
         linker = wasmtime.Linker(self.engine)
         linker.define_wasi()
+        linker.define_unknown_imports_as_traps(self.modules[source])
         return store, linker.instantiate(store, self.modules[source]).exports(store)
 
     def make(self, source, dirs):
