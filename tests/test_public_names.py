@@ -16,9 +16,9 @@ NAMES = """
     CallError Caller Capability Cause Clock CompileError Dir EngineConfig ExportType F32 F64 Frame FuelExhausted
     FuncType GlobalType GuestExit Hardening HardeningReport HostFunction I32 I64 ImportType InstantiationError Layer
     LayerReport Limits MemoryAccessError MemoryType Output Plugin Quarantined RestartPolicy RssExceeded RunResult
-    Standing State Supervisor TableType TagType Trap TrapCode Wasi WallClockExceeded WasmError WasmHost WasmImports
-    WasmInstance WasmModule WasmVal WasmtimeHost WorkerCrashed in_worker
-""".split()  # noqa: SIM905 - a list of 52 literals would be a page
+    Standing State Supervisor TableType TagType Trap TrapCode WallClockExceeded Wasi WasmActor WasmError WasmHost
+    WasmImports WasmInstance WasmModule WasmVal WasmtimeHost WorkerCrashed in_worker
+""".split()  # noqa: SIM905 - a list of 53 literals would be a page
 INIT = Path(pdsandbox.__file__)
 
 

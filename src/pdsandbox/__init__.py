@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .actor import WasmActor as WasmActor
     from .errors import CallError as CallError
     from .errors import Cause as Cause
     from .errors import CompileError as CompileError
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from .wasi import Wasi as Wasi
 
 _ROOMS = {
+    "actor": "WasmActor",
     "errors": (
         "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError Quarantined "
         "RssExceeded Trap TrapCode WallClockExceeded WasmError WorkerCrashed"

@@ -204,6 +204,14 @@ class WasmImports:
         """The host functions, read-only."""
         return self._functions
 
+    def with_pd_send(self, pd_send: Callable[[bytes, bytes], int]) -> WasmImports:
+        """The same, with a `pd_send`; ValueError if there is one."""
+        if self._pd["pd_send"] is not None:
+            raise ValueError("imports have a pd_send of their own")
+        offers = WasmImports(pd_send=pd_send, functions=self._functions)
+        offers._pd = {**self._pd, "pd_send": pd_send}
+        return offers
+
     def offer(self, module: str, name: str) -> Offer | None:
         """What answers the import `module`.`name`, or None."""
         function = self._functions.get((module, name))

@@ -226,6 +226,11 @@ class Plugin:
         """How many instances there were: whoever keeps state in the plugin's memory sees by it that this is gone."""
         return self._starts
 
+    def current(self) -> WasmInstance | None:
+        """The instance that there is now, if any; none is started."""
+        instance = self._instance
+        return instance if instance is not None and instance.alive else None
+
     def reset(self) -> None:
         """Forget its failures and end a quarantine."""
         with self._lock:
