@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .options import Line
 
-__all__ = ["ends_with_its_reader", "occupy_closed", "wasi"]
+__all__ = ["ends_with_its_reader", "wasi"]
 
 
 def wasi(line: Line, words: list[str]) -> Wasi:
@@ -46,19 +46,6 @@ def wasi(line: Line, words: list[str]) -> Wasi:
         )
     except ValueError as exc:
         raise misuse(str(exc)) from None
-
-
-def occupy_closed() -> None:
-    """Give each standard descriptor that is closed to something that fails in the same way (EBADF), so that no file
-    which is opened later gets its number, and with it what the guest writes."""
-    for fd, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
-        try:
-            os.fstat(fd)
-        except OSError:
-            null = os.open(os.devnull, mode)  # the lowest free number: this one, since those below are open
-            if null != fd:
-                os.close(null)
-                raise AssertionError(f"descriptor {fd} was closed, and opening gave {null}") from None
 
 
 @contextmanager

@@ -20,9 +20,14 @@ _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 def main(args: list[str] | None = None) -> int:
     """Run the command line `args` (default: this process's) and return its exit code."""
     try:
-        from .shell import run
+        if args is None and sys.argv[1:2] == ["run"]:
+            begin_ahead()
+        try:
+            from .shell import run
 
-        return run(sys.argv[1:] if args is None else args)
+            return run(sys.argv[1:] if args is None else args)
+        finally:
+            end_ahead()
     except KeyboardInterrupt:
         try:
             os.write(2, b"pdsandbox: interrupted\n")
@@ -32,3 +37,22 @@ def main(args: list[str] | None = None) -> int:
         # the making of a dataclass, and would end by SIGINT instead. Workers were closed on the way here; one whose
         # supervisor was only just being made ends with this process.
         os._exit(_INTERRUPTED)
+
+
+def begin_ahead() -> None:
+    """Start what a run will need, while this process is still importing what it needs itself."""
+    import gc
+
+    from ..supervisor import launch
+    from .standard import occupy_closed
+
+    gc.disable()  # until the guest runs: nothing is garbage yet
+    occupy_closed()
+    launch.ahead()
+
+
+def end_ahead() -> None:
+    """If that came to nothing, end it."""
+    launch = sys.modules.get("pdsandbox.supervisor.launch")
+    if launch is not None:
+        launch.drop()

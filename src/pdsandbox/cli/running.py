@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Final
 
 from ..limits import Limits
-from . import granted, options, session
+from ..supervisor import launch
+from . import options
 from .output import emit, note, printable
+from .standard import occupy_closed
 
 if TYPE_CHECKING:
     from .session import Outcome
@@ -20,9 +23,17 @@ _EXIT_BITS: Final = 0xFF
 def main(args: list[str]) -> int:
     """Run the command line `args`, the words after `run`; its exit code. Failure for one that cannot be meant."""
     line = options.parse(args)
-    granted.occupy_closed()
+    limits = Limits(**line.limits)
+    if launch.is_ahead():
+        from ..supervisor import configuring
+
+        configuring.say_ahead(limits, line.values.get("--hardening", "default"))
+    occupy_closed()
+    from . import granted, session
+
+    gc.enable()
     with granted.ends_with_its_reader():
-        outcome = session.run(line, Limits(**line.limits))
+        outcome = session.run(line, limits)
     _tell(outcome, line)
     if outcome.error is not None:
         from . import report

@@ -12,7 +12,6 @@ from ..text import one_line
 from .exits import BAD_OPTION, BROKEN_PIPE, BUG, NO_OUTPUT
 from .options import wants_help
 from .output import Failure, OutputGone, note
-from .report import error_lines
 
 __all__ = ["run"]
 
@@ -28,6 +27,8 @@ def run(args: list[str]) -> int:
     try:
         return _run(args)
     except Failure as exc:
+        from .report import error_lines
+
         for line in error_lines(exc, ""):
             note(line)
         return exc.code

@@ -57,6 +57,8 @@ def main(control_fd: int, supervisor_pid: int) -> NoReturn:
     os.chdir("/")
     os_.forbid_core_dumps()
     control.settimeout(None)
+    gc.disable()  # nothing is garbage yet, and looking for it takes a tenth of the start
+    _import_all()  # while the supervisor, perhaps, does the same
     try:
         data = control.recv(c.PACKET_BYTES)
     except ConnectionResetError:
@@ -75,6 +77,22 @@ def main(control_fd: int, supervisor_pid: int) -> NoReturn:
         sys.excepthook(*sys.exc_info())
         server.leave(1)
     server.leave(0)
+
+
+def _compiled(pid: int, pipe: int) -> bytes:
+    with open(pipe, "rb") as file:
+        artifact = file.read()
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise SystemExit(f"compiling the warm-up module failed: status {status}")
+    return artifact
+
+
+def _import_all() -> None:
+    """What `warm` needs, which needs nothing yet of what the supervisor will say."""
+    from ..platform.lockdown import cgroup  # noqa: F401
+    from ..runtime import capi, engine  # noqa: F401
+    from ..worker import compiler, lockdown, loop, rehearsal, survey, warmup  # noqa: F401
 
 
 class ForkServer:
@@ -110,36 +128,41 @@ class ForkServer:
         from ..runtime import capi, engine
         from ..worker import compiler, lockdown, loop, rehearsal, survey, warmup
 
+        gc.enable()
         capi.load(self._config.library)
         self._engine = engine.Engine(
             fuel=self._config.fuel, interruptible=self._config.interruptible, stack_bytes=self._config.stack_bytes
         )
-        artifact = self._compile_in_child(warmup.SOURCE)
-        warm = warmup.warm(self._engine, artifact)
-        self._worker = loop.Worker(self._engine, warm, self._config)
-        self._engine.reserve_switches(self._config.instances)
+        compiling = self._begin_compiling(warmup.SOURCE)
         self._compile = compiler.run
         if self._config.cgroup:
             self._cgroups = cgroup.Leaves(self._config.cgroup, self._pid)
         cpu_s = {c.Role.WORKER: self._config.cpu_s, c.Role.COMPILER: self._config.compiler_cpu_s}
         self._lockdown = lockdown.Lockdown(self._config.layers, cpu_s)
-        self._lockdown.prepare()
-        self._seen = survey.survey(self._lockdown)
+        self._lockdown.prepare()  # while the child compiles
+        artifact = _compiled(*compiling)
+        warm = warmup.warm(self._engine, artifact)
+        self._worker = loop.Worker(self._engine, warm, self._config)
+        self._engine.reserve_switches(self._config.instances)
+        look = survey.survey_briefly if self._config.brief else survey.survey
+        self._seen = look(self._lockdown)
         self._lockdown.finish()
         if len(os.listdir("/proc/self/task")) != 1:
             raise SystemExit("the fork server has more than one thread")
         self._data = os_.data_ceiling(self._config.data_more)
         self._compiler_data = os_.data_ceiling(self._config.compiler_data_more)
         self._space, self._compiler_space = _space_ceilings(self._config)
-        gc.collect()  # drops what was specialised and cached, so it comes first
+        if not self._config.brief:
+            gc.collect()  # drops what was specialised and cached, so it comes first
         rehearsal.rehearse(self._engine, warm, self._config, artifact)
         os_.set_name(_NAME)
         # From here on a collection would only touch pages that forks share.
         gc.freeze()
         gc.disable()
 
-    def _compile_in_child(self, source: bytes) -> bytes:
-        """Compile our own warm-up module: a process that has compiled must never fork (its children may hang)."""
+    def _begin_compiling(self, source: bytes) -> tuple[int, int]:
+        """Compile our own warm-up module in a child: a process that has compiled must never fork (its children may
+        hang). Its pid, and where it writes the artifact."""
         r, w = os_.pipe()
         pid = os.fork()
         if pid == 0:
@@ -152,12 +175,7 @@ class ForkServer:
             finally:
                 os._exit(1)
         os.close(w)
-        with open(r, "rb") as pipe:
-            artifact = pipe.read()
-        _, status = os.waitpid(pid, 0)
-        if status:
-            raise SystemExit(f"compiling the warm-up module failed: status {status}")
-        return artifact
+        return pid, r
 
     def serve(self) -> None:
         """Until the supervisor closes the socket or dies."""

@@ -37,6 +37,7 @@ class Config:
     cpu_s      the RLIMIT_CPU to start with
     cgroup     the directory to make leaves in, whose limits are `rss_bytes`; "" for none
     instances  the most in one worker
+    brief      one worker will be all: what only later ones would gain by is left out
     """
 
     KIND: ClassVar[int] = 1
@@ -59,6 +60,7 @@ class Config:
     rss_bytes: int | None
     compiler_rss_bytes: int | None
     instances: int
+    brief: bool = False
 
     def payload(self) -> bytes:
         w = Writer()
@@ -80,6 +82,7 @@ class Config:
         w.optional(self.rss_bytes)
         w.optional(self.compiler_rss_bytes)
         w.u32(self.instances)
+        w.u8(self.brief)
         w.u32(sum(1 << n for n, layer in enumerate(_LAYERS) if layer in self.layers))
         return w.payload()
 
@@ -104,6 +107,7 @@ class Config:
             rss_bytes=r.optional(),
             compiler_rss_bytes=r.optional(),
             instances=r.u32(),
+            brief=r.flag(),
             layers=cls._layers(r.u32()),
         )
 

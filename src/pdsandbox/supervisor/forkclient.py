@@ -12,6 +12,7 @@ that pidfd, and reaped through it if nobody else has.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -30,17 +31,11 @@ from ..platform import os_
 from ..protocol import control as c
 from ..protocol.codec import ProtocolError
 from ..text import one_line
-from . import monitor
+from . import launch, monitor
 from .ends import Ends
 from .handle import Handle
 from .latch import Latch
 
-# Isolated and without site: no environment, no user's modules, a third of the start-up time.
-_FLAGS: Final = ("-I", "-S", "-X", "utf8=1")
-_BOOT: Final = (
-    "import sys; sys.path.append(sys.argv[1]); from pdsandbox.forkserver.main import main; "
-    "main(int(sys.argv[2]), int(sys.argv[3]))"
-)
 # A packet waits only while the fork server is busy forking for others: a millisecond each.
 SEND_TIMEOUT_S: Final = 10.0
 LEAVE_TIMEOUT_S: Final = 5.0
@@ -48,14 +43,6 @@ LEAVE_TIMEOUT_S: Final = 5.0
 EPITAPH_TIMEOUT_S: Final = 2.0
 
 _tickets = itertools.count(1)
-
-
-def _root() -> str:
-    """The directory that this package lies in."""
-    path = os.path.realpath(__file__)
-    for _ in range(3):
-        path = os.path.dirname(path)
-    return path
 
 
 def interpreter(python: str | None) -> str:
@@ -68,6 +55,31 @@ def interpreter(python: str | None) -> str:
         )
         raise InstantiationError(text, cause=Cause.HOST)
     return sys.executable
+
+
+class Spawned:
+    """A process that was started ahead, with what of `Popen` is needed here."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._pidfd = os_.pidfd_open(pid)
+
+    def kill(self) -> None:
+        if self._pidfd >= 0:
+            os_.pidfd_kill(self._pidfd)
+
+    def wait(self, timeout_s: float) -> None:
+        if self._pidfd < 0:
+            return
+        if not os_.pidfd_exited(self._pidfd, timeout_s):
+            raise subprocess.TimeoutExpired("the fork server", timeout_s)
+        with contextlib.suppress(ChildProcessError):  # somebody else's waitpid(-1), or SIGCHLD is ignored
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+
+    def __del__(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
 
 
 class ForkServer:
@@ -88,16 +100,32 @@ class ForkServer:
         self._ceilings: dict[int, int | None] = {}  # by role: RLIMIT_DATA
         self._pidfd = -1
         self.pid: int | None = None
+        first = c.encode(config)
+        started = launch.take(python, first)
+        if started is not None:
+            self.control = socket.socket(fileno=started.control)
+            self._stderr = started.stderr
+            self._process: subprocess.Popen[bytes] | Spawned = Spawned(started.pid)
+        else:
+            self._start(python)
+        os.set_blocking(self._stderr, False)
+        self.pid = self._process.pid
+        self.control.setblocking(False)
+        try:
+            if started is None or started.said is None:
+                self.control.send(first, socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, ConnectionResetError):
+            self._broken = True  # it has died already; the housekeeper will hear why
+
+    def _start(self, python: str) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.control = socket.socket(fileno=os_.above_std(ours.detach()))
             theirs = socket.socket(fileno=os_.above_std(theirs.detach()))
-            stderr, stderr_write = os_.pipe()
-            self._stderr = stderr
+            self._stderr, stderr_write = os_.pipe()
             try:
-                root = _root()
                 self._process = subprocess.Popen(
-                    [python, *_FLAGS, "-c", _BOOT, root, str(theirs.fileno()), str(os.getpid())],
+                    launch.command(python, theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=stderr_write,
@@ -107,7 +135,7 @@ class ForkServer:
                     start_new_session=True,
                 )
             except BaseException:
-                os.close(stderr)
+                os.close(self._stderr)
                 raise
             finally:
                 os.close(stderr_write)
@@ -118,13 +146,6 @@ class ForkServer:
             raise
         finally:
             theirs.close()
-        os.set_blocking(stderr, False)
-        self.pid = self._process.pid
-        self.control.setblocking(False)
-        try:
-            self.control.send(c.encode(config), socket.MSG_NOSIGNAL)
-        except (BrokenPipeError, ConnectionResetError):
-            self._broken = True  # it has died already; the housekeeper will hear why
 
     @property
     def gone(self) -> bool:

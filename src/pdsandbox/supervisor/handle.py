@@ -29,7 +29,8 @@ from ..errors import WasmError
 from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.control import NOT_LOCKED_DOWN
-from . import monitor
+from . import cputime, monitor
+from .configuring import CORES
 from .ends import Ends
 from .latch import Latch
 
@@ -45,7 +46,6 @@ _DRAIN_BYTES: Final = 64 << 10
 
 # How long a pair is left where it is: looking and moving takes 20 us.
 PART_S: Final = 0.001
-CORES: Final = os.cpu_count() or 1
 
 
 class Handle:
@@ -99,7 +99,7 @@ class Handle:
         self._tail = bytearray()
         self._out_of_memory = out_of_memory
         #: Nothing that ends before this can reach RLIMIT_CPU.
-        self.cpu_until = monitor.cpu_until(cpu_s, self._born, CORES)
+        self.cpu_until = cputime.cpu_until(cpu_s, self._born, CORES)
         registry.add(self)
 
     # --- what the fork server says; called by the housekeeper ---
@@ -360,8 +360,8 @@ class Handle:
         with self._lock:
             if self.pid is None or self.pidfd < 0:
                 return  # just started, with what is enough for its start function; or its pid may be another's by now
-            cpu_s = monitor.cpu_s(now - self._born, wall_s, CORES)
-            self.cpu_until = monitor.cpu_until(cpu_s, self._born, CORES)
+            cpu_s = cputime.cpu_s(now - self._born, wall_s, CORES)
+            self.cpu_until = cputime.cpu_until(cpu_s, self._born, CORES)
             with contextlib.suppress(OSError):  # this machine refuses, and then none was set
                 os_.limit_cpu(self.pid, cpu_s)
 

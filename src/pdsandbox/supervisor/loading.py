@@ -18,7 +18,7 @@ from ..imports import WasmImports
 from ..limits import EngineConfig, Limits
 from ..platform import os_
 from ..protocol import messages as m
-from . import linking, monitor
+from . import cputime, linking, monitor
 from .calling import Cores
 from .channel import END_GRACE_S
 from .conversation import Conversation
@@ -109,7 +109,7 @@ class Loader:
             # While the worker loads.
             instance = Instance(talk, module, limits, housekeeper)
             talk.await_loaded(start if adding else talk.begin(time.monotonic(), limits.wall_s))
-            if not handle.wait_settled(monitor.START_TIMEOUT_S):
+            if not handle.wait_settled(cputime.START_TIMEOUT_S):
                 raise InstantiationError("the fork server does not answer", cause=Cause.HOST)
             if not handle.alive:  # quick enough to load, but refused
                 raise handle.post_mortem(time.monotonic(), END_GRACE_S)
@@ -164,7 +164,7 @@ class Loader:
             handle, channel, spare = self._processes.take_worker(server, artifact.fd, artifact, late=late)
             return Worker(handle, channel, spare=spare, rss_bytes=limits.rss_bytes)
 
-        patience_s = monitor.START_TIMEOUT_S if limits.wall_s is None else min(limits.wall_s, monitor.START_TIMEOUT_S)
+        patience_s = cputime.START_TIMEOUT_S if limits.wall_s is None else min(limits.wall_s, cputime.START_TIMEOUT_S)
         while True:
             places.append(self._sharing.find(module.sha256, make, alone=alone))
             worker = places[0].worker

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno as errno_names
-import math
 import os
 import signal
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from ..errors import (
 )
 from ..protocol import messages as m
 from ..text import one_line
+from .cputime import START_TIMEOUT_S
 
 MIB = 1 << 20
 
@@ -42,12 +42,6 @@ _SAMPLE_LEAST_S = 0.0005
 
 # An allocator that is refused asked for about this much (Python's takes its arenas by the MiB).
 _CEILING_TOLERANCE = 2 * MIB
-
-# So that it is seldom raised.
-_CPU_SLACK_S = 60
-
-#: From exec to a warm fork server takes about 85 ms on an idle machine, from there to a worker 3 ms.
-START_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,22 +136,6 @@ def not_locked_down(last_words: bytes) -> InstantiationError:
 def timer_fired(sig: int | None, watch: Watch | None, now: float) -> bool:
     """Whether a death by SIGALRM or SIGXCPU was the backstop: only after the deadline of a running operation."""
     return sig in (signal.SIGALRM, signal.SIGXCPU) and watch is not None and now >= watch.deadline
-
-
-def cpu_s(age_s: float, wall_s: float | None, cores: int) -> int | None:
-    """The RLIMIT_CPU, in seconds, that a worker of this age will not reach in an operation that keeps its wall-clock
-    limit: all its threads may have been busy for all its life. Generous, so that it is seldom raised."""
-    return None if wall_s is None else math.ceil(cores * (1.5 * age_s + 1.5 * wall_s + _CPU_SLACK_S))
-
-
-def cpu_until(cpu_s: int | None, born: float, cores: int) -> float:
-    """The time before which a worker with this RLIMIT_CPU cannot reach it."""
-    return math.inf if cpu_s is None else born + cpu_s / cores
-
-
-def first_cpu_s(wall_s: float | None, cores: int) -> int | None:
-    """The RLIMIT_CPU of a process that is about to be started; its functions may take a while to import."""
-    return cpu_s(START_TIMEOUT_S, wall_s, cores)
 
 
 def broke_protocol(what: str) -> WorkerCrashed:

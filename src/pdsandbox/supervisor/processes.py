@@ -16,23 +16,18 @@ from typing import Any, Final
 
 from .. import __version__, generation
 from ..errors import Cause, InstantiationError, WasmError, WorkerCrashed
-from ..hardening import Hardening, HardeningReport, Layer, LayerReport
+from ..hardening import Hardening, HardeningReport, LayerReport
 from ..limits import EngineConfig, Limits
 from ..locate import ENGINE_REVISION, wasmtime_library
 from ..platform import os_
 from ..protocol import control as c
-from . import monitor
+from . import cputime, launch, monitor
 from .channel import Channel
+from .configuring import config
 from .forkclient import ForkServer, interpreter
-from .handle import CORES, Handle
+from .handle import Handle
 from .housekeeper import Housekeeper
 
-MIB: Final = 1 << 20
-# Above what a guest may use, for the engine's own structures and the interpreter: RLIMIT_DATA also charges memory
-# that was reserved and never touched, so it must not be what stops a guest that keeps its limits.
-_DATA_SLACK: Final = 64 * MIB
-# A growing vector in the code generator reserves up to twice what it holds at once.
-_COMPILER_SLACK: Final = 256 * MIB
 # A spare that was handed out is replaced a little later: a fork at once would compete with the first call for a core.
 RESPAWN_S: Final = 0.02
 
@@ -142,30 +137,10 @@ class Processes:
         limits, engine = self._limits, self._engine
         self.versions = f"pdsandbox {__version__}, wasmtime {version}"
         self.fingerprint = _fingerprint(self.versions, engine, limits)
-        bounds = (limits.rss_bytes, limits.memory_bytes)
-        data = None if None in bounds else max(b for b in bounds if b is not None) + _DATA_SLACK
-        rss = limits.compile_rss_bytes
-        compiler = None if rss is None else rss + max(_COMPILER_SLACK, 2 * rss)
-        return c.Config(
-            library,
-            engine.fuel,
-            engine.interruptible,
-            limits.stack_bytes,
-            data,
-            compiler,
-            limits.memory_bytes,
-            limits.memories,
-            limits.table_elements,
-            limits.host_calls,
-            limits.host_call_bytes,
-            limits.message_bytes,
-            frozenset(layer for layer in Layer if self._hardening.wants(layer)),
-            monitor.first_cpu_s(limits.wall_s, CORES),
-            monitor.first_cpu_s(limits.compile_wall_s, 1),
-            self._cgroup or "",
-            limits.rss_bytes,
-            limits.compile_rss_bytes,
-            self._instances,
+        # A report has to be complete.
+        brief = launch.is_ahead() and not self._hardening.required
+        return config(
+            limits, engine, self._hardening, library, cgroup=self._cgroup or "", instances=self._instances, brief=brief
         )
 
     def tick(self) -> None:
@@ -191,7 +166,7 @@ class Processes:
     def hardening_report(self) -> HardeningReport:
         """What the fork server saw; waits until it is warm. InstantiationError, HOST, when it cannot be started."""
         server, _ = self.started()
-        seen = server.wait_warm(monitor.START_TIMEOUT_S)
+        seen = server.wait_warm(cputime.START_TIMEOUT_S)
         rows = {
             role: tuple(LayerReport(item.layer, item.state, item.detail) for item in seen if item.role == role)
             for role in (c.Role.WORKER, c.Role.COMPILER)

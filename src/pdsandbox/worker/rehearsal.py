@@ -34,12 +34,12 @@ _ANSWERS: Final = [m.READY, m.LOADED, m.RESULT, m.RESULT]
 
 
 def rehearse(engine: Engine, warm: Module, config: Config, artifact: bytes) -> None:
-    """Some rounds of a worker's life. Leaves the process as it was, but for its name and gc. SystemExit if one fails:
-    then nothing is cleaned up, since the process ends."""
+    """Some rounds of a worker's life, or one where there will be one worker only. Leaves the process as it was, but for
+    its name and gc. SystemExit if one fails: then nothing is cleaned up, since the process ends."""
     memfd = os_.memfd("pdsandbox-warm")
     os.write(memfd, artifact)
     os_.seal(memfd)
-    for _ in range(ROUNDS):
+    for _ in range(1 if config.brief else ROUNDS):
         _once(Worker(engine, warm, config), memfd)
     os.close(memfd)
     signal.setitimer(signal.ITIMER_REAL, 0)

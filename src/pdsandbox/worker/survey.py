@@ -27,12 +27,22 @@ Rows = dict[Layer, tuple[State, str]]
 
 def survey(lockdown: Lockdown) -> tuple[Seen, ...]:
     """Send a child of each kind through `lockdown`, and settle its plan. In the fork server, single-threaded."""
+    return _survey(lockdown, brief=False)
+
+
+def survey_briefly(lockdown: Lockdown) -> tuple[Seen, ...]:
+    """The same, without what is looked at for the report alone."""
+    return _survey(lockdown, brief=True)
+
+
+def _survey(lockdown: Lockdown, *, brief: bool) -> tuple[Seen, ...]:
     seen = {}
     for role in (Role.WORKER, Role.COMPILER):
         while (rows := _look(lockdown, role)) is None:
             pass  # one layer fewer is in the plan
         seen[role] = rows
-    _look_at_granted(lockdown, seen[Role.WORKER])
+    if not brief:
+        _look_at_granted(lockdown, seen[Role.WORKER])
     # Only now it is known whether somebody can raise the limit on CPU time, and so whether later children have it.
     for role, rows in seen.items():
         state, detail = rows[Layer.RLIMITS]
