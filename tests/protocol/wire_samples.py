@@ -139,4 +139,5 @@ PACKETS: tuple[c.Packet, ...] = (
     c.Refused(2, 11),
     c.Exited(1, 9, None),
     c.Exited(1, None, 3),
+    c.Exited(1, None, 3, 2**40, 2**50),
 )

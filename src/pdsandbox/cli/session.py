@@ -92,9 +92,10 @@ def run(line: Line, limits: Limits) -> Outcome:
             with instance:
                 outcome.pid = instance.pid
                 _run(instance, values, line, outcome, clocked=Capability.WALL_CLOCK not in host.missing)
-            usage = getattr(instance, "usage", None)  # only of a guest that has a process of its own
-            if usage is not None:
-                outcome.cpu_s, outcome.peak_rss_bytes = usage.cpu_s, usage.peak_rss_bytes
+            usage = getattr(instance, "usage", None)  # only a guest that has a process of its own has one
+            used = None if usage is None else usage()
+            if used is not None:
+                outcome.cpu_s, outcome.peak_rss_bytes = used
     except GuestExit as exc:  # in its start function, or its constructor
         outcome.exit_code = exc.exit_code or 0
     except (WasmError, Failure) as exc:
@@ -129,8 +130,9 @@ def _run(instance: WasmInstance, values: list[WasmVal], line: Line, outcome: Out
     try:
         if outcome.stdout is None:
             _keep_output(outcome, instance.output(), line)
-        outcome.fuel_consumed = instance.fuel_consumed()
-    except WasmError:  # the worker is gone and took the figure with it
+        if instance.alive:  # else the worker took the figure with it
+            outcome.fuel_consumed = instance.fuel_consumed()
+    except WasmError:  # it has ended, and what it wrote is known
         pass
 
 

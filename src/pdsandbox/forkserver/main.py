@@ -280,7 +280,8 @@ class ForkServer:
             return
         # Level-triggered and not yet reaped: it would fire for ever.
         self._poll.unregister(pidfd)
-        self._send(c.Exited(self._ticket_of[pidfd], ended.signal, ended.exit_code), [])
+        used = os_.usage_of(pidfd) or (None, None)
+        self._send(c.Exited(self._ticket_of[pidfd], ended.signal, ended.exit_code, *used), [])
 
     def _reap(self, ticket: int) -> None:
         _, pidfd = self._children.pop(ticket)

@@ -30,6 +30,7 @@ from .transfer import read_nowait as read_nowait
 from .transfer import read_raw as read_raw
 from .transfer import write_nowait as write_nowait
 from .transfer import write_raw as write_raw
+from .usage import usage_of as usage_of
 
 _keeping_gil = ctypes.PyDLL(None)
 PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")

@@ -262,18 +262,25 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The child ended, and stays a zombie until acknowledged. Exactly one of the two is set."""
+    """The child ended, and stays a zombie until acknowledged. Either `signal` or `exit_code` is set.
+
+    cpu_us, peak_bytes  what it used, where that can be known
+    """
 
     KIND: ClassVar[int] = 19
     ticket: int
     signal: int | None
     exit_code: int | None
+    cpu_us: int | None = None
+    peak_bytes: int | None = None
 
     def payload(self) -> bytes:
         w = Writer()
         w.u64(self.ticket)
         w.optional(self.signal)
         w.optional(self.exit_code)
+        w.optional(self.cpu_us)
+        w.optional(self.peak_bytes)
         return w.payload()
 
     @classmethod
@@ -281,7 +288,7 @@ class Exited:
         ticket, signal, exit_code = r.u64(), r.optional(), r.optional()
         if (signal is None) == (exit_code is None):
             raise ProtocolError("a process ends by a signal or with an exit code")
-        return cls(ticket, signal, exit_code)
+        return cls(ticket, signal, exit_code, r.optional(), r.optional())
 
 
 Packet = Config | Spawn | Acknowledge | Kill | Hello | Spawned | Refused | Exited

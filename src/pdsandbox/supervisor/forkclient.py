@@ -12,7 +12,6 @@ that pidfd, and reaped through it if nobody else has.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import itertools
@@ -35,6 +34,7 @@ from . import launch, monitor
 from .ends import Ends
 from .handle import Handle
 from .latch import Latch
+from .spawned import Spawned
 
 # A packet waits only while the fork server is busy forking for others: a millisecond each.
 SEND_TIMEOUT_S: Final = 10.0
@@ -55,31 +55,6 @@ def interpreter(python: str | None) -> str:
         )
         raise InstantiationError(text, cause=Cause.HOST)
     return sys.executable
-
-
-class Spawned:
-    """A process that was started ahead, with what of `Popen` is needed here."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-        self._pidfd = os_.pidfd_open(pid)
-
-    def kill(self) -> None:
-        if self._pidfd >= 0:
-            os_.pidfd_kill(self._pidfd)
-
-    def wait(self, timeout_s: float) -> None:
-        if self._pidfd < 0:
-            return
-        if not os_.pidfd_exited(self._pidfd, timeout_s):
-            raise subprocess.TimeoutExpired("the fork server", timeout_s)
-        with contextlib.suppress(ChildProcessError):  # somebody else's waitpid(-1), or SIGCHLD is ignored
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-
-    def __del__(self) -> None:
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
 
 
 class ForkServer:
@@ -291,6 +266,7 @@ class ForkServer:
         elif isinstance(packet, c.Exited):
             handle = self._drop(packet.ticket)
             if handle is not None:
+                handle.used = packet.cpu_us, packet.peak_bytes
                 handle.on_exited(packet.signal, packet.exit_code)
             self._tell(c.Acknowledge(packet.ticket))
         else:

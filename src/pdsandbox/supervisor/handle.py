@@ -98,6 +98,7 @@ class Handle:
         self._released = False
         self._tail = bytearray()
         self._out_of_memory = out_of_memory
+        self.used: tuple[int | None, int | None] = (None, None)  #: once it has ended: see `control.Exited`
         #: Nothing that ends before this can reach RLIMIT_CPU.
         self.cpu_until = cputime.cpu_until(cpu_s, self._born, CORES)
         registry.add(self)

@@ -378,5 +378,11 @@ class Instance(WasmInstance):
         """The worker's process id."""
         return self._handle.pid or 0
 
+    def usage(self) -> tuple[float, int] | None:
+        """(seconds of CPU time, bytes resident at most) of the worker over its life, the time before it had the guest
+        included; None until it has ended, and where that cannot be known."""
+        cpu_us, peak_bytes = self._handle.used
+        return None if cpu_us is None or peak_bytes is None else (cpu_us / 1e6, peak_bytes)
+
     def __repr__(self) -> str:
         return f"<Instance in worker {self.pid}{'' if self.alive else ', gone'}>"
