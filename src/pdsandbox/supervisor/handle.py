@@ -158,6 +158,11 @@ class Handle:
         """No verdict, and not known to have ended."""
         return self._verdict is None and not self._ended.on
 
+    @property
+    def untouched(self) -> bool:
+        """No verdict, and its descriptors are still there; it may have ended by itself. Holder of the turn only."""
+        return self._verdict is None and not self._released
+
     def running(self) -> bool:
         """`alive`, and the process has not ended a moment ago either."""
         with self._lock:

@@ -171,8 +171,9 @@ class Loader:
             if worker.handle.turn.acquire(timeout=patience_s):
                 if worker.handle.alive:
                     worker.leave_operation()
-                # A new one is taken as it is: what has become of it is for whoever loads to find out.
-                if worker.handle.alive or not worker.channel.instances:
+                # A new one is taken as it is: what has become of it is for whoever loads to find out. Not one that was
+                # condemned before it had an instance: its descriptors are closed, and their numbers perhaps others'.
+                if worker.handle.alive or (not worker.channel.instances and worker.handle.untouched):
                     return worker
                 worker.handle.turn.release()
             else:
