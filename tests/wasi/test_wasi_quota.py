@@ -170,6 +170,37 @@ def test_what_fails_costs_nothing(limited, tmp_path):
     assert p.fd_write(fd, bytes(10)) == (0, 10)
 
 
+def test_a_file_without_a_name_counts_until_its_last_descriptor_is_closed(limited):
+    """However often it is open, and in whatever order it is closed."""
+    p = limited(1000)
+    first = create(p, "f")
+    assert p.fd_write(first, bytes(1000)) == (0, 1000)
+    second, third = create(p, "f", oflags=0), create(p, "f", oflags=0)
+    assert p.call("path_unlink_file", 3, *p.put("f")) == 0
+    new = create(p, "g")
+    for fd in (second, first):
+        assert p.call("fd_close", fd) == 0
+        assert p.fd_write(new, b"x") == (DQUOT, None)
+    assert p.call("fd_close", third) == 0
+    assert p.fd_write(new, bytes(1001)) == (0, 1000)
+
+
+@pytest.mark.parametrize("sizes", [(None, 10), (10, None), (10, 10)])
+@pytest.mark.parametrize("name", ["path_rename", "path_link"])
+def test_no_file_goes_to_another_grant_past_its_quota(probe, tmp_path, name, sizes):
+    """XDEV, as between two file systems; within one grant, and between two without quotas, it works."""
+    for each in "ab":
+        (tmp_path / each).mkdir()
+    p = probe(dirs=[Dir(tmp_path / each, f"/{each}", "rw", size) for each, size in zip("ab", sizes, strict=True)])
+    (tmp_path / "a" / "f").write_bytes(bytes(1000))
+    lookup = (0,) if name == "path_link" else ()
+    assert p.call(name, 3, *lookup, *p.put("f"), 4, *p.put("f", 0x2000)) == abi.ERRNO["xdev"]
+    assert p.call(name, 3, *lookup, *p.put("f"), 3, *p.put("g", 0x2000)) == 0
+    q = probe(dirs=[Dir(tmp_path / each, f"/{each}", "rw") for each in "ab"])
+    assert q.call(name, 3, *lookup, *q.put("g"), 4, *q.put("f", 0x2000)) == 0
+    assert (tmp_path / "b" / "f").stat().st_size == 1000
+
+
 def test_each_grant_has_its_own(probe, tmp_path):
     """One that is used up does not touch another, nor another instance's."""
     for name in "ab":

@@ -90,7 +90,7 @@ FBIG, ILSEQ, INVAL, IO, ISDIR, LOOP, MFILE = (
 NAMETOOLONG, NOENT, NOMEM, NOTDIR, NOTSOCK, NOTSUP = (
     ERRNO[name] for name in ("nametoolong", "noent", "nomem", "notdir", "notsock", "notsup")
 )
-OVERFLOW, PERM, SPIPE = (ERRNO[name] for name in ("overflow", "perm", "spipe"))
+OVERFLOW, PERM, SPIPE, XDEV = (ERRNO[name] for name in ("overflow", "perm", "spipe", "xdev"))
 
 # `canceled` has one l in the specification, and two in Linux.
 _LINUX: Final = {"canceled": "ECANCELED", "notsup": "EOPNOTSUPP"}

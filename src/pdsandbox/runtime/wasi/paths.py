@@ -227,11 +227,19 @@ def _gone(system: System, within: Directory, found: os.stat_result) -> None:
         quota.drop_entry(found.st_size if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode) else 0)
 
 
+def _check_one_grant(within: Directory, target: Directory) -> None:
+    """A name that went from one granted directory to another would take along what no quota there has seen. As between
+    two file systems: programs copy then."""
+    if within.grant is not target.grant and (within.grant.quota is not None or target.grant.quota is not None):
+        raise Errno(abi.XDEV)
+
+
 def path_rename(
     system: System, fd: int, path: int, path_len: int, new_fd: int, new_path: int, new_path_len: int
 ) -> None:
     within, old = _writable(system, fd, path, path_len)
     target, new = _writable(system, new_fd, new_path, new_path_len)
+    _check_one_grant(within, target)
     with (
         _parent(system, within, old) as (parent, last, slash),
         _parent(system, target, new) as (new_parent, new_last, new_slash),
@@ -260,6 +268,7 @@ def path_link(
     target, new = _writable(system, new_fd, new_path, new_path_len)
     if lookup:
         raise Errno(abi.INVAL)  # as wasmtime: a link to a link is a link to that
+    _check_one_grant(within, target)
     with (
         _parent(system, within, old) as (parent, last, slash),
         _parent(system, target, new) as (new_parent, new_last, new_slash),

@@ -186,6 +186,11 @@ class Table:
         found = self.any(number)
         del self._used[number]
         self._free.add(number)
+        if isinstance(found, File) and found.orphan:
+            for other in self.files():
+                if other.identity == found.identity:  # as long as one is open, nothing has gone
+                    found.orphan, other.orphan = False, True
+                    break
         found.close()
 
     def renumber(self, number: int, to: int) -> None:
