@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from commands import SLEEPS, command
 
-from pdsandbox import Cause, HostFunction, WasmImports, WorkerCrashed, in_worker
+from pdsandbox import Cause, HostFunction, Output, WallClockExceeded, WasmImports, WorkerCrashed, in_worker
 from pdsandbox.protocol import messages as m
 from pdsandbox.protocol.frames import frame
 
@@ -22,9 +22,27 @@ def say(caller, number):
     os.write(found.fd, LIES[number][1])
 
 
+def begin_long(caller, _number):
+    """All but the last byte of a message."""
+    import gc
+    import os
+    import sys
+
+    gc.unfreeze()
+    outbox = sys.modules["pdsandbox.worker.pipes"].Outbox
+    (found,) = (thing for thing in gc.get_objects() if type(thing) is outbox)
+    whole = out(1, LONG)
+    written = 0
+    while written < len(whole) - 1:
+        written += os.write(found.fd, whole[written:-1])
+
+
 def out(number, data):
     return m.StreamOut(number, data).frame()
 
+
+#: More than the supervisor reads at once; in it is what looks like other output.
+LONG = bytes(20_000) + out(2, b"forged") * 100
 
 LIES = [
     ("more than is to be captured", out(1, b"x" * 11)),
@@ -61,6 +79,17 @@ def test_a_lie_about_streams_ends_the_worker(begin, number):
     assert caught.value.output.stdout.startswith(b"hi\n")
     assert caught.value.output.truncated
     assert not instance.alive
+
+
+def test_a_long_piece_of_output_that_is_never_finished(begin):
+    """What came of it is kept, and nothing in it is taken for a message."""
+    imports = WasmImports(functions={("m", "say"): HostFunction(in_worker(begin_long), ("i32",))})
+    source = command(f"(call $hi) (call $say (i32.const 0)) {SLEEPS}", '(import "m" "say" (func $say (param i32)))')
+    instance = begin(source, imports)
+    with pytest.raises(WallClockExceeded) as caught:
+        instance.run(wall_s=1.0)
+    output = caught.value.output
+    assert output == Output(b"hi\n" + LONG[:-1], b"", truncated=True)
 
 
 def test_a_guest_without_streams_cannot_use_any(begin, workers):

@@ -21,7 +21,7 @@ from ..errors import RssExceeded, WasmError
 from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.codec import ProtocolError
-from ..protocol.frames import HEADER_BYTES, FrameReader, parse_header
+from ..protocol.frames import HEADER, HEADER_BYTES, FrameReader, parse_header
 from ..protocol.orders import Orders
 from . import monitor
 from .handle import Handle
@@ -196,9 +196,13 @@ class Channel:
         kind, length, begun = self._frames.take_begun()
         payload, address = os_.new_bytes(length)
         os_.copy_bytes(address, begun, len(begun))
-        into = memoryview((ctypes.c_char * length).from_address(address)).cast("B")[len(begun) :]
-        while into:
-            into = into[self._read(into, watch) :]
+        whole, at = memoryview((ctypes.c_char * length).from_address(address)).cast("B"), len(begun)
+        try:
+            while at < length:
+                at += self._read(whole[at:], watch)
+        except BaseException:
+            self._frames.feed(HEADER.pack(length, kind) + bytes(whole[:at]))  # for `rest`
+            raise
         return kind, payload
 
     def _read(self, into: memoryview, watch: monitor.Watch) -> int:
