@@ -57,6 +57,7 @@ class FdInput(Input):
     def __init__(self, fd: int, wait: Wait | None) -> None:
         self.fd = self._fd = fd
         self._wait = wait
+        self._may_block = wait is not None and _is_regular(fd) is False
         self.tty = os.isatty(fd)
 
     def read(self, most: int) -> bytes:
@@ -64,9 +65,22 @@ class FdInput(Input):
             self._wait(self._fd, select.POLLIN)
         while True:
             try:
-                return os.read(self._fd, most)
-            except BlockingIOError:  # somebody has made it non-blocking, for all who have it open
+                return self._read_soon(most) if self._may_block else os.read(self._fd, most)
+            except BlockingIOError:  # somebody has made it non-blocking, for all who have it open; or was faster
                 (self._wait or _block)(self._fd, select.POLLIN)
+
+    def _read_soon(self, most: int) -> bytes:
+        """What is there. Another reader may have taken it since it was waited for, and a read that waited would do so
+        past every deadline. Not all files can be read without waiting: terminals cannot."""
+        buffer = bytearray(most)
+        try:
+            got = os.preadv(self._fd, [buffer], -1, os.RWF_NOWAIT)
+        except BlockingIOError:
+            raise
+        except (OSError, AttributeError):  # AttributeError: another system
+            self._may_block = False
+            return os.read(self._fd, most)
+        return bytes(memoryview(buffer)[:got])
 
 
 class FdOutput(Output):
@@ -77,11 +91,8 @@ class FdOutput(Output):
         self._wait = wait
         self._piece = _PIECE
         self.tty = os.isatty(fd)
-        try:
-            if wait is not None and not stat.S_ISREG(os.fstat(fd).st_mode):
-                self._piece = _PIPE_BUF
-        except OSError:
-            pass  # none is open there: the guest learns it when it writes
+        if wait is not None and _is_regular(fd) is False:
+            self._piece = _PIPE_BUF
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -92,6 +103,14 @@ class FdOutput(Output):
                 view = view[os.write(self._fd, view[: self._piece]) :]
             except BlockingIOError:
                 (self._wait or _block)(self._fd, select.POLLOUT)
+
+
+def _is_regular(fd: int) -> bool | None:
+    """None when nothing is open there: the guest learns it when it reads or writes."""
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return None
 
 
 def _block(fd: int, event: int) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import pty
+import select
 import threading
 
 import pytest
 
 from pdsandbox import CallError, Cause
 from pdsandbox.runtime.wasi import abi
+from pdsandbox.streams import FdInput
 
 
 @pytest.fixture
@@ -85,6 +87,22 @@ def test_a_read_waits_even_on_what_somebody_made_non_blocking(probe, pipe):
     begun.set()
     assert p.fd_read(0) == (0, b"late")
     writer.join()
+
+
+def test_two_that_read_one_pipe_hold_their_deadlines(pipe):
+    """What one waited for the other may have taken: it waits again, with its deadline, and not in the read."""
+    reading, writing = pipe
+    waits = []
+
+    def wait(fd, event):
+        waits.append((fd, event))
+        if len(waits) == 3:
+            os.write(writing, b"for us")
+
+    assert FdInput(reading, wait).read(100) == b"for us"
+    assert waits == [(reading, select.POLLIN)] * 3
+    os.write(writing, b"more")
+    assert FdInput(reading, wait).read(2) == b"mo"
 
 
 def test_output_is_captured_apart(probe):
