@@ -38,27 +38,39 @@ def input_of(given: Any) -> Any:
     """bytes as they are; a descriptor, which stays the caller's; or an object whose `read` is to be called.
 
     A file object with a descriptor is read through that, from where the object stands, if it can be positioned; what
-    it has buffered of a pipe is lost.
+    it has buffered of a pipe is lost. InstantiationError, USAGE, for one that fails at that.
     """
     fd = _fd_of(given)
     if fd is None:
         return given
-    if not isinstance(given, int) and given.seekable():
-        os.lseek(fd, given.tell(), os.SEEK_SET)
+    if not isinstance(given, int):
+        try:
+            if given.seekable():
+                os.lseek(fd, given.tell(), os.SEEK_SET)
+        except Exception as exc:  # whatever an object of the user's raises
+            raise _unusable("stdin", exc) from exc
     return fd
 
 
 def output_of(given: Any) -> Any:
     """A descriptor, which stays the caller's, after what its file object had buffered; or a function to be called with
-    bytes; None for a stream that is captured."""
+    bytes; None for a stream that is captured. InstantiationError, USAGE, for a file object that fails at that."""
     if given is None:
         return None
     fd = _fd_of(given)
     if fd is not None:
         if not isinstance(given, int):
-            given.flush()
+            try:
+                given.flush()
+            except Exception as exc:
+                raise _unusable("stdout or stderr", exc) from exc
         return fd
     return given.write if hasattr(given, "write") else given
+
+
+def _unusable(what: str, exc: Exception) -> InstantiationError:
+    text = f"{what} cannot be granted: {type(exc).__name__}: {exc}"
+    return InstantiationError(one_line(text), cause=Cause.USAGE)
 
 
 def _fd_of(given: Any) -> int | None:

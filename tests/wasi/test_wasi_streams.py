@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from pdsandbox import CallError, Cause
+from pdsandbox import CallError, Cause, InstantiationError, Wasi
 from pdsandbox.runtime.wasi import abi
 from pdsandbox.streams import FdInput
 
@@ -225,3 +225,28 @@ def test_the_caller_s_descriptors_stay_open(probe, pipe):
     p.instance.close()
     os.write(pipe[1], b"x")
     assert os.read(pipe[0], 1) == b"x"
+
+
+def test_a_file_object_that_cannot_be_used(host, pipe):
+    """An InstantiationError that says why, with the original chained: what it had buffered cannot be written any more,
+    or it does not say where it stands."""
+
+    class Odd:
+        def fileno(self):
+            return pipe[1]
+
+        def read(self, _most):
+            return b""
+
+    module = host.compile('(module (func (export "_start")))')
+    file = os.fdopen(os.dup(pipe[1]), "wb")
+    file.write(b"x")
+    close(pipe, 0)
+    for grants, why in (({"stdout": file}, BrokenPipeError), ({"stdin": Odd()}, AttributeError)):
+        with pytest.raises(InstantiationError) as caught:
+            host.instantiate(module, wasi=Wasi(**grants))
+        assert caught.value.cause is Cause.USAGE
+        assert why.__name__ in str(caught.value)
+        assert isinstance(caught.value.__cause__, why)
+    with pytest.raises(BrokenPipeError):
+        file.close()
