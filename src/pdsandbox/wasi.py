@@ -39,6 +39,8 @@ class Dir:
     max_bytes: bytes by which the guest may make it grow, its files' sizes added up; beyond that it gets the errno
         DQUOT. 0 to 16 TiB, or None (default): no limit. It bounds the new files, directories and links, too: 1024 and
         one for each 4 KiB.
+        Nothing is renamed or linked into another directory then: that is XDEV. It counts what this guest does: what
+        others do there at the same time is theirs.
 
     Raises TypeError or ValueError, saying what is wrong.
     """
