@@ -19,6 +19,7 @@ from .interfaces import WasmHost, WasmInstance, WasmModule
 from .limits import check_limit
 from .plugin import Plugin
 from .restarts import RestartPolicy
+from .text import one_line
 from .values import I32
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class WasmActor:
         Raises what the guest's call ends in (what it sent is dropped), `Quarantined`, CallError for a message that does
         not fit into its memory, and what `send` raises: that message and those after it are dropped then.
         """
-        head, body = as_data(envelope), as_data(payload)
+        head, body = _bytes("envelope", envelope), _bytes("payload", payload)
         if len(head) != ENVELOPE_BYTES:
             raise CallError(f"an envelope has {ENVELOPE_BYTES} bytes, not {len(head):,}", observed=len(head))
         with self._mine():
@@ -135,10 +136,8 @@ class WasmActor:
                 return False
             self._drain(self._greetings)
             try:
-                if (
-                    self.plugin.use(lambda instance: self._handle(instance, head + body), default=_NOT_THERE)
-                    is not None
-                ):
+                there = self.plugin.use(lambda instance: self._handle(instance, head + body), default=_NOT_THERE)
+                if there is not None:
                     return False
                 self._drain(self._greetings)
                 self._drain(self._outbox)
@@ -191,7 +190,8 @@ class WasmActor:
             raise InstantiationError(f"the module is no actor: it does not export {ON_MESSAGE}")
         for name, type_ in found.items():
             if not isinstance(type_, FuncType) or not _fits(type_, _MOST_PARAMS[name]):
-                raise InstantiationError(f"the module is no actor: {name} is {type_}, which no actor has")
+                shown = one_line(str(type_), 300)
+                raise InstantiationError(f"the module is no actor: {name} is {shown}, which no actor has")
             self._types[name] = type_
 
     def _prepare(self, instance: WasmInstance) -> None:
@@ -254,6 +254,13 @@ def _fuel(value: object) -> int:
     if checked is None:
         raise ValueError("fuel_per_message must be an integer; 0 is the host's default")
     return checked
+
+
+def _bytes(name: str, value: object) -> bytes:
+    try:
+        return as_data(value)
+    except CallError:
+        raise CallError(f"the {name} must be bytes, not {type(value).__name__}") from None
 
 
 def _fits(type_: FuncType, most: int) -> bool:
