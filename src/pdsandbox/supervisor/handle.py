@@ -13,10 +13,7 @@ file, SIGKILL) is never looked at again.
 from __future__ import annotations
 
 import collections
-import contextlib
 import copy
-import errno
-import math
 import os
 import signal
 import threading
@@ -28,9 +25,8 @@ from typing import TYPE_CHECKING, Final
 from ..errors import WasmError
 from ..platform import os_
 from ..protocol import messages as m
-from ..protocol.control import NOT_LOCKED_DOWN
-from . import cputime, monitor
-from .configuring import CORES
+from . import inquest, monitor
+from .body import Body
 from .ends import Ends
 from .latch import Latch
 
@@ -44,17 +40,14 @@ REPORT_S: Final = 10.0
 _DRAIN_BYTES: Final = 64 << 10
 
 
-# How long a pair is left where it is: looking and moving takes 20 us.
-PART_S: Final = 0.001
-
-
-class Handle:
+class Handle(Body):
     """See the module's text.
 
     ticket         the fork server's name for the child
     turn           held by who uses its pipes
     cpu_s          the RLIMIT_CPU that it starts with; None: none
     out_of_memory  asked when a SIGKILL that was not ours ended it: the verdict, if the kernel did it for its memory
+    on_end         told once it has ended, or was refused, and why is known; from any thread
     """
 
     def __init__(
@@ -67,9 +60,10 @@ class Handle:
         *,
         cpu_s: int | None = None,
         out_of_memory: Callable[[], WasmError | None] = lambda: None,
+        on_end: Callable[[Handle], object] = lambda _handle: None,
     ) -> None:
+        super().__init__(cpu_s)
         self.owner = weakref.ref(owner)  # once that is gone nobody can use this, or end it
-        self._born = time.monotonic()
         self.ticket = ticket
         self.role = role
         self.ends = ends
@@ -79,28 +73,23 @@ class Handle:
         #: Whose operation is under way: set before the first byte of a request, None after a whole valid reply.
         self.busy: Conversation | None = None
         self._unsaid: collections.deque[bytes] = collections.deque()
-        self.pid: int | None = None
-        self.pidfd = -1
-        self._memory = -1  # descriptor for the platform's read_memory
-        self._sample = b"0 0 0 0 0 0 0"  # the last that it gave
-        self._ceiling: int | None = None  # RLIMIT_DATA
         self.watch: monitor.Watch | None = None  # of the operation that runs, for whoever has to judge a death
         self.host_deadline: float | None = None  # set while a host function runs in the thread of the call
         self._verdict: WasmError | None = None
         #: Not `alive`, or something is unsaid: for who asks at every call.
         self.attention = False
-        self._parts_at = -math.inf  # when `part` may try again
-        self._exit: tuple[int | None, int | None] | None = None
-        self._refused: WasmError | None = None
+        self.exit: tuple[int | None, int | None] | None = None
+        self.refused: WasmError | None = None
         self._settled = Latch()  # spawned, refused or lost
         self._ended = Latch()  # exited, refused or lost
-        self._lock = threading.Lock()
         self._released = False
         self._tail = bytearray()
         self._out_of_memory = out_of_memory
         self.used: tuple[int | None, int | None] = (None, None)  #: once it has ended: see `control.Exited`
-        #: Nothing that ends before this can reach RLIMIT_CPU.
-        self.cpu_until = cputime.cpu_until(cpu_s, self._born, CORES)
+        self._on_end = on_end
+        self._told = False
+        #: Seconds of CPU time that it had used when it ended; None before, and when that was lost.
+        self.cpu_in_all: float | None = None
         registry.add(self)
 
     # --- what the fork server says; called by the housekeeper ---
@@ -119,11 +108,12 @@ class Handle:
         self._settled.set()
 
     def on_refused(self, number: int) -> None:
-        self._refused = monitor.refused(number)
+        self.refused = monitor.refused(number)
         self._finish()
 
     def on_exited(self, sig: int | None, exit_code: int | None) -> None:
-        self._exit = (sig, exit_code)
+        self.exit = (sig, exit_code)
+        self.cpu_in_all = self.cpu_s()
         if sig == signal.SIGKILL and self._verdict is None:
             verdict = self._out_of_memory()  # now: its cgroup goes when the end is acknowledged
             if verdict is not None:
@@ -144,6 +134,15 @@ class Handle:
         self._settled.set()
         self._ended.set()
         self.attention = True
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """Tell of its end, once nobody is in the middle of finding out why."""
+        with self._lock:
+            due = self._released and self._ended.on and not self._told
+            self._told = self._told or due
+        if due:
+            self._on_end(self)
 
     # --- verdicts ---
 
@@ -203,23 +202,19 @@ class Handle:
                 return self.condemn(monitor.broke_protocol("closed its pipes without ending"))
         self.drain_stderr()
         if self._verdict is None:
-            if self._refused is not None:
-                self._judge(self._refused)
-            elif self._exit is not None:
-                sig, exit_code = self._exit
-                watch = self.watch
-                if monitor.timer_fired(sig, watch, now):
-                    self._judge(monitor.wall_exceeded(watch.wall_s if watch else None))
-                elif watch is not None and watch.starting and exit_code == NOT_LOCKED_DOWN:
-                    self._judge(monitor.not_locked_down(bytes(self._tail)))
-                else:
-                    verdict = self.at_ceiling(watch) if monitor.wants_memory(sig, exit_code) else None
-                    if verdict is None:
-                        age_s = time.monotonic() - self._born
-                        denied = os_.denied_call(self.pid, age_s) if sig == signal.SIGSYS and self.pid else None
-                        verdict = monitor.ended(sig, exit_code, denied)
-                    verdict.stderr_tail = bytes(self._tail)
-                    self._judge(verdict)
+            if self.refused is not None:
+                self._judge(self.refused)
+            elif self.exit is not None:
+                verdict = inquest.verdict_on(
+                    self.exit,
+                    self.watch,
+                    now,
+                    pid=self.pid,
+                    age_s=time.monotonic() - self.born,
+                    tail=bytes(self._tail),
+                    at_ceiling=self.at_ceiling,
+                )
+                self._judge(verdict)
         first = self.verdict
         assert first is not None
         return first
@@ -292,25 +287,6 @@ class Handle:
         if self._unsaid or not self.alive:
             self.attention = True
 
-    def read_resident(self) -> int:
-        """Bytes resident; 0 when that cannot be known (not spawned yet, or gone). Any thread."""
-        with self._lock:
-            if self._memory < 0:
-                return 0
-            try:
-                sample = os_.read_memory(self._memory)
-            except OSError:
-                return 0
-        resident = os_.resident_of(sample)
-        if resident:  # a process on its way out has none left: what counts is what it had
-            self._sample = sample
-        return resident
-
-    def half_empty(self, rss_bytes: int | None) -> bool:
-        """Whether it has less than half of the memory that it may have; as far as that is limited. Any thread."""
-        resident, data = self.read_resident(), os_.data_of(self._sample)
-        return all(limit is None or 2 * used < limit for used, limit in ((resident, rss_bytes), (data, self._ceiling)))
-
     def starved(self, message: m.Error) -> WasmError | None:
         """Condemn a worker that says that it was refused memory, if it stands at its ceiling."""
         if not monitor.lacks_memory(message):
@@ -324,31 +300,6 @@ class Handle:
         RLIMIT_DATA."""
         return monitor.at_ceiling(os_.data_of(self._sample), self._ceiling, watch)
 
-    def part(self) -> None:
-        """We and the worker spin on one core: if there is an idle one, that is for the worker.
-
-        Who is woken up through a pipe wakes up where the waker runs, and the scheduler seldom moves two that go on
-        running; such a pair takes 20 us for a call, instead of 6.
-        """
-        now = time.monotonic()
-        if now >= self._parts_at:
-            self._parts_at = now + PART_S
-            try:
-                if os_.idle_core():
-                    with self._lock:
-                        if self.pid is not None and self.pidfd >= 0 and not os_.pidfd_reaped(self.pidfd):
-                            os_.part_from(self.pid)
-            except OSError:
-                self._parts_at = math.inf  # this machine does not let us
-
-    def copy_memory(self, local: int, remote: int, size: int, *, write: bool = False) -> int:
-        """`copy_process` of this worker, which must have been told to wait; OSError, ESRCH once it has ended."""
-        # Under the lock its end cannot be acknowledged, so that the pid stays its own.
-        with self._lock:
-            if self.pid is None or self.pidfd < 0 or os_.pidfd_reaped(self.pidfd):
-                raise ProcessLookupError(errno.ESRCH, "the worker has ended")
-            return os_.copy_process(self.pid, local, remote, size, write=write)
-
     def read_nothing(self, sent: int) -> bool:
         """Whether all `sent` bytes of the last that was said to it are still in the request pipe."""
         return not self._released and os_.unread_bytes(self.ends.requests_read) >= sent
@@ -360,16 +311,6 @@ class Handle:
             return self._released or os_.unread_bytes(self.ends.replies) > 0
         except OSError:
             return True
-
-    def allow_cpu(self, now: float, wall_s: float | None) -> None:
-        """Raise RLIMIT_CPU so that an operation of `wall_s` seconds that begins now cannot reach it."""
-        with self._lock:
-            if self.pid is None or self.pidfd < 0:
-                return  # just started, with what is enough for its start function; or its pid may be another's by now
-            cpu_s = cputime.cpu_s(now - self._born, wall_s, CORES)
-            self.cpu_until = cputime.cpu_until(cpu_s, self._born, CORES)
-            with contextlib.suppress(OSError):  # this machine refuses, and then none was set
-                os_.limit_cpu(self.pid, cpu_s)
 
     def drain_stderr(self) -> bytes:
         """The last 4 KiB of what the worker wrote to standard error so far."""
@@ -389,6 +330,8 @@ class Handle:
     def release(self) -> None:
         """Close every descriptor but the pidfd, which goes when the end is known. Twice is allowed; one that was
         interrupted goes on where it was."""
+        if self._verdict is None and self._ended.on:
+            self.post_mortem(time.monotonic(), 0.0)  # here nobody waits for it, and its last words can still be read
         with self._lock:
             self._released = True
             memory, self._memory = self._memory, -1
@@ -396,3 +339,4 @@ class Handle:
             os.close(memory)
         self.ends.close()
         self._registry.discard(self)
+        self._conclude()
