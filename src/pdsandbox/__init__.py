@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .errors import WallClockExceeded as WallClockExceeded
     from .errors import WasmError as WasmError
     from .errors import WorkerCrashed as WorkerCrashed
+    from .events import Event as Event
     from .externs import ExportType as ExportType
     from .externs import FuncType as FuncType
     from .externs import GlobalType as GlobalType
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .restarts import RestartPolicy as RestartPolicy
     from .restarts import Standing as Standing
     from .runtime.host import WasmtimeHost as WasmtimeHost
+    from .stats import HostStats as HostStats
     from .supervisor.host import Supervisor as Supervisor
     from .values import F32 as F32
     from .values import F64 as F64
@@ -70,6 +72,7 @@ _ROOMS = {
         "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError Quarantined "
         "RssExceeded Trap TrapCode WallClockExceeded WasmError WorkerCrashed"
     ),
+    "events": "Event",
     "externs": "ExportType FuncType GlobalType ImportType MemoryType TableType TagType",
     "hardening": "Hardening HardeningReport Layer LayerReport State",
     "imports": "Caller HostFunction WasmImports in_worker",
@@ -78,6 +81,7 @@ _ROOMS = {
     "plugin": "Plugin",
     "restarts": "RestartPolicy Standing",
     "runtime.host": "WasmtimeHost",
+    "stats": "HostStats",
     "supervisor.host": "Supervisor",
     "values": "F32 F64 I32 I64 WasmVal",
     "wasi": "Clock Dir Output RunResult Wasi",

@@ -114,7 +114,12 @@ class DiskCache:
 
         # Never released: whoever takes it is the first.
         level = logging.WARNING if self._untold.acquire(blocking=False) else logging.DEBUG
-        logging.getLogger("pdsandbox").log(level, "%s", one_line(text))
+        extra = {
+            "pd_event": "CacheTrouble",
+            "pd_directory": one_line(self._place.directory),
+            "pd_error": one_line(str(exc)),
+        }
+        logging.getLogger("pdsandbox.cache").log(level, "%s", one_line(text), extra=extra)
 
 
 def read_entry(fd: int, key: bytes, secret: bytes, most: int, leave: Callable[[Callable[[], Any]], Any]) -> Compiled:

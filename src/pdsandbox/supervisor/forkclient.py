@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Final
 
 from ..errors import Cause, InstantiationError, WasmError
@@ -30,9 +31,10 @@ from ..platform import os_
 from ..protocol import control as c
 from ..protocol.codec import ProtocolError
 from ..text import one_line
-from . import launch, monitor
+from . import launch, monitor, reports
 from .ends import Ends
 from .handle import Handle
+from .journal import Journal
 from .latch import Latch
 from .spawned import Spawned
 
@@ -60,7 +62,9 @@ def interpreter(python: str | None) -> str:
 class ForkServer:
     """One fork server process, and the children it was asked for: by ticket, until they are known to have ended."""
 
-    def __init__(self, python: str, config: c.Config, registry: set[Handle]) -> None:
+    def __init__(self, python: str, config: c.Config, registry: set[Handle], journal: Journal) -> None:
+        self._asked = time.monotonic()
+        self._journal = journal
         self._handles: dict[int, Handle] = {}
         self._registry = registry
         self._config = config
@@ -69,6 +73,7 @@ class ForkServer:
         self._lock = threading.Lock()
         self._gone: str | None = None
         self._broken = False
+        self._leaving = False
         self._buried = Latch()  # why it died is known
         self._warm = Latch()  # it has said HELLO, or is gone
         self._seen: tuple[c.Seen, ...] = ()
@@ -168,7 +173,8 @@ class ForkServer:
         ends = Ends()
         ticket = next(_tickets)
         oom = functools.partial(self._out_of_memory, ticket, role)
-        handle = Handle(ticket, role, ends, owner, self._registry, cpu_s=self._cpu_s, out_of_memory=oom)
+        told = functools.partial(reports.worker_ended, self._journal)
+        handle = Handle(ticket, role, ends, owner, self._registry, cpu_s=self._cpu_s, out_of_memory=oom, on_end=told)
         try:
             with self._lock:
                 if self._gone is not None:
@@ -257,6 +263,7 @@ class ForkServer:
             self._seen = packet.seen
             self._ceilings = {c.Role.WORKER: packet.data, c.Role.COMPILER: packet.compiler_data}
             self._warm.set()
+            reports.fork_server_started(self._journal, self._process.pid, self._asked)
         elif isinstance(packet, c.Spawned):
             self._on_spawned(packet, fds)
         elif isinstance(packet, c.Refused):
@@ -292,6 +299,7 @@ class ForkServer:
             # then either finds these descriptors in it, or nobody does.
             if packet.ticket in self._handles:
                 handle = self._handles[packet.ticket]
+                reports.worker_started(self._journal, handle, packet.pid)  # before anybody can use it
                 handle.on_spawned(packet.pid, pidfd, memory, self._ceilings.get(handle.role))
                 return
         os.close(memory)
@@ -324,6 +332,8 @@ class ForkServer:
             self._gone = what
             handles = list(self._handles.values())
             self._handles.clear()
+        if not self._leaving:
+            reports.fork_server_lost(self._journal, self._process.pid, len(handles), what)
         self._buried.set()
         self._warm.set()
         self._kill()
@@ -334,6 +344,7 @@ class ForkServer:
 
     def leave(self) -> None:
         """End the fork server and all its children, and wait until they are gone. The housekeeper must have stopped."""
+        self._leaving = True
         if self._gone is None:
             self.control.shutdown(socket.SHUT_RDWR)  # the order to leave
             self._wait_exited(LEAVE_TIMEOUT_S)

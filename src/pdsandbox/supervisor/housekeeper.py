@@ -181,7 +181,7 @@ class Housekeeper:
         except Exception:
             import logging  # takes 6 ms, which nobody who is told nothing need spend
 
-            logging.getLogger("pdsandbox").exception("pdsandbox: the housekeeper failed at one of its duties")
+            logging.getLogger("pdsandbox.housekeeper").exception("the housekeeper failed at one of its duties")
 
 
 #: Those whose thread runs; the exit hook stops them, also when their supervisor was dropped a moment ago.

@@ -18,11 +18,12 @@ from ..imports import WasmImports
 from ..limits import EngineConfig, Limits
 from ..platform import os_
 from ..protocol import messages as m
-from . import cputime, linking, monitor
+from . import cputime, linking, monitor, reports
 from .calling import Cores
 from .channel import END_GRACE_S
 from .conversation import Conversation
 from .instance import Instance
+from .journal import Journal
 from .module import Duplicate, Module
 from .processes import NeverRan, Processes
 from .sharing import Place, Sharing, Worker
@@ -41,12 +42,20 @@ class Loader:
     """See the module's text."""
 
     def __init__(
-        self, processes: Processes, limits: Limits, engine: EngineConfig, cores: Cores, *, by_module: bool
+        self,
+        processes: Processes,
+        limits: Limits,
+        engine: EngineConfig,
+        cores: Cores,
+        journal: Journal,
+        *,
+        by_module: bool,
     ) -> None:
         self._processes = processes
         self._limits = limits
         self._engine = engine
         self._cores = cores
+        self._journal = journal
         self._sharing = Sharing(by_module=by_module)
 
     def instantiate(self, module: Module, offered: WasmImports, granted: Granted | None) -> Instance:
@@ -60,6 +69,7 @@ class Loader:
         raise AssertionError
 
     def _instantiate(self, module: Module, offered: WasmImports, granted: Granted | None) -> Instance:
+        asked = time.monotonic()
         server, housekeeper = self._processes.started()
         limits = self._limits
         late = linking.ships_functions(module.compiled.imports, offered) or bool(granted and granted.dirs)
@@ -115,6 +125,8 @@ class Loader:
                 raise handle.post_mortem(time.monotonic(), END_GRACE_S)
             if self._processes.closed:
                 raise handle.condemn(monitor.closed())
+            spare = worker.spare and not adding
+            reports.worker_ready(self._journal, handle, module.sha256, talk.instance, asked, spare=spare)
         except BaseException as exc:
             if not places:
                 if isinstance(exc, OSError):

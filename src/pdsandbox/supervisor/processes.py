@@ -27,6 +27,8 @@ from .configuring import config
 from .forkclient import ForkServer, interpreter
 from .handle import Handle
 from .housekeeper import Housekeeper
+from .journal import Journal
+from .sharing import Worker
 
 # A spare that was handed out is replaced a little later: a fork at once would compete with the first call for a core.
 RESPAWN_S: Final = 0.02
@@ -59,6 +61,7 @@ class Processes:
         python: str | None,
         hardening: Hardening,
         cgroup: str | None,
+        journal: Journal,
     ) -> None:
         self._limits = limits
         self._engine = engine
@@ -68,6 +71,7 @@ class Processes:
         self._python = python
         self._hardening = hardening
         self._cgroup = cgroup
+        self._journal = journal
         self._lock = threading.RLock()
         self._generation: int | None = None
         self._config: c.Config | None = None
@@ -88,15 +92,18 @@ class Processes:
 
     def own(self) -> None:
         """This process's supervisor from now on; InstantiationError when it is another's, or closed."""
-        current = generation.now
         if self._generation is None:
-            self._generation = current
-        if self._generation != current:
-            text = "this supervisor belongs to the process that used it first: make another one after a fork"
-            raise InstantiationError(text, cause=Cause.USAGE)
+            self._generation = generation.now
+        self.check_ours()
         if self.closed:
             raise InstantiationError("the supervisor is closed", cause=Cause.CLOSED)
         self.started()
+
+    def check_ours(self) -> None:
+        """InstantiationError when they are another process's."""
+        if not self.ours:
+            text = "this supervisor belongs to the process that used it first: make another one after a fork"
+            raise InstantiationError(text, cause=Cause.USAGE)
 
     def started(self) -> tuple[ForkServer, Housekeeper]:
         """The fork server, started if there is none or the last one died."""
@@ -113,7 +120,7 @@ class Processes:
                 self._config = self._make_config()
             try:
                 housekeeper = self._housekeeper or self._start_housekeeper()
-                server = ForkServer(interpreter(self._python), self._config, housekeeper.handles)
+                server = ForkServer(interpreter(self._python), self._config, housekeeper.handles, self._journal)
             except (OSError, RuntimeError) as exc:  # RuntimeError: no more threads
                 text = f"a worker could not be started: no fork server: {exc}"
                 raise InstantiationError(text, cause=Cause.HOST) from exc
@@ -205,6 +212,24 @@ class Processes:
                     raise NeverRan(exc) from exc
                 raise
         return handle, Channel(handle), False
+
+    def census(self, *, memory: bool) -> dict[str, int | None]:
+        """How many of each kind there are now, by the names of `HostStats`. `memory`: also look at theirs."""
+        with self._lock:
+            server = None if self.closed else self.fork_server
+            spares = {id(handle) for handle, _ in self.spares}
+        alive = [] if server is None else [handle for handle in server.handles() if handle.alive]
+        workers = [handle for handle in alive if handle.role == c.Role.WORKER and id(handle) not in spares]
+        owners = [handle.owner() for handle in workers]
+        return {
+            "workers": len(workers),
+            "spares": sum(id(handle) in spares for handle in alive),
+            "compilers": sum(handle.role == c.Role.COMPILER for handle in alive),
+            "instances": sum(owner.instances for owner in owners if isinstance(owner, Worker)),
+            "busy": sum(handle.busy is not None for handle in workers),
+            "resident_bytes": sum(handle.read_resident() for handle in alive) if memory else None,
+            "fork_server": None if server is None or server.lost else server.pid,
+        }
 
     def respawn(self) -> None:
         """A spare may have been handed out: replace it soon."""

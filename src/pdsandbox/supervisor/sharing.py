@@ -50,6 +50,11 @@ class Worker:
             self._places.add(id(place))
             return place
 
+    @property
+    def instances(self) -> int:
+        """How many are in it, or about to be."""
+        return len(self._places)
+
     def _has_room(self) -> bool:
         if not self._places:
             return True
