@@ -10,6 +10,7 @@ from __future__ import annotations
 # things.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .accounting import receipts as receipts
     from .actor import WasmActor as WasmActor
     from .errors import CallError as CallError
     from .errors import Cause as Cause
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from .limits import EngineConfig as EngineConfig
     from .limits import Limits as Limits
     from .plugin import Plugin as Plugin
+    from .receipt import Receipt as Receipt
     from .restarts import RestartPolicy as RestartPolicy
     from .restarts import Standing as Standing
     from .runtime.host import WasmtimeHost as WasmtimeHost
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "actor": "WasmActor",
+    "accounting": "receipts",
     "errors": (
         "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError Quarantined "
         "RssExceeded Trap TrapCode WallClockExceeded WasmError WorkerCrashed"
@@ -80,6 +83,7 @@ _ROOMS = {
     "limits": "EngineConfig Limits",
     "plugin": "Plugin",
     "restarts": "RestartPolicy Standing",
+    "receipt": "Receipt",
     "runtime.host": "WasmtimeHost",
     "stats": "HostStats",
     "supervisor.host": "Supervisor",

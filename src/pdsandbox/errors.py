@@ -135,6 +135,7 @@ class WasmError(Exception):
     stderr_tail  the last 4 KiB the worker wrote to standard error
     row, results for `call_many`: the failing row's index, and the results of the rows before it
     output       for `run`, and for a guest that ended while instantiating: what it had written (`wasi.Output`)
+    receipt      for a call in a block of `receipts()`: what it took (`Receipt`)
     """
 
     prefix: ClassVar[str] = "WASM error: "
@@ -153,6 +154,7 @@ class WasmError(Exception):
     row: int | None
     results: list[Any] | None
     output: Any
+    receipt: Any
 
     def __init__(
         self,
@@ -184,6 +186,7 @@ class WasmError(Exception):
         self.row = row
         self.results = results
         self.output = None
+        self.receipt = None
 
     def __str__(self) -> str:
         return self.prefix + self.message

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from .. import generation
+from .. import accounting, generation
 from ..calls import as_buffer, as_data, check_name, check_pages, check_range, encode_rows, plain_func, unsupported
 from ..errors import CallError, MemoryAccessError, WasmError
 from ..externs import FuncType
@@ -55,10 +55,8 @@ class Instance(WasmInstance):
         self._exports = conversation.exports
         self._has_run = False
         # Must not hold the instance; what is left to do for one that was dropped is to give up its place.
-        finalizer = weakref.finalize(
-            self, housekeeper.later, functools.partial(self._worker.vacate, conversation.place)
-        )
-        finalizer.atexit = False
+        vacate = functools.partial(self._worker.vacate, conversation.place)
+        weakref.finalize(self, housekeeper.later, vacate).atexit = False
 
     # --- calls ---
 
@@ -79,11 +77,12 @@ class Instance(WasmInstance):
         verdict = self._closed_error() if self._talk.closed else self._handle.verdict
         if verdict is not None:
             raise verdict
-        type_ = self._type_of(name)
-        return plain_func(name, type_, self._call)
+        return plain_func(name, self._type_of(name), self._call)
 
     def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
         """The one call path. It is `_in_turn` written out: see there."""
+        if accounting.wanted and accounting.book() is not None:
+            return self._call_for_receipt(func, args, fuel, wall_s, plain)
         wall_s = self._limits.wall_s if wall_s is None else self._wall(wall_s)
         if self._generation != generation.now:
             raise self._foreign()
@@ -142,7 +141,7 @@ class Instance(WasmInstance):
             self._talk.busy = False
 
         try:
-            self._in_turn(wall_s, operation)
+            self._booked("call_many", func, wall_s, operation)
         except WasmError as exc:
             if exc.results is None:
                 exc.results = results
@@ -162,7 +161,7 @@ class Instance(WasmInstance):
             has_run, self._has_run = self._has_run, True
             return program.run(self._talk, start, began, has_run=has_run, fuel=fuel, wall_s=wall_s)
 
-        return self._in_turn(wall_s, operation)
+        return self._booked("run", "_start", wall_s, operation)
 
     def output(self) -> Output:
         """See `WasmInstance.output`. There is one also of an instance that has gone."""
@@ -170,6 +169,24 @@ class Instance(WasmInstance):
 
         wall_s = self._limits.wall_s
         return self._in_turn(wall_s, lambda: program.written(self._talk, wall_s), usable=False)
+
+    def _call_for_receipt(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
+        """`_call`, for somebody who wants a receipt."""
+        most_s = self._wall(wall_s)
+
+        def operation() -> Any:
+            return self._talk.call(self._look_up(func), args, time.monotonic(), most_s, fuel, plain)
+
+        return self._booked("call", func, most_s, operation)
+
+    def _booked(self, kind: str, func: object, wall_s: float | None, operation: Callable[[], _T]) -> _T:
+        """`_in_turn`, with a receipt where somebody wants one."""
+        if not accounting.wanted or (book := accounting.book()) is None:
+            return self._in_turn(wall_s, operation)
+        from .accounts import keep  # most programs want none
+
+        what = (kind, func, self._module.sha256)
+        return keep(book, what, self._talk, lambda do: self._in_turn(wall_s, do), operation)
 
     def _look_up(self, func: object) -> Export:
         """An export that has not been called yet."""
@@ -273,10 +290,9 @@ class Instance(WasmInstance):
         if wall_s is None:
             return self._limits.wall_s
         try:
-            checked: float = check_limit("wall_s", wall_s)
+            return float(check_limit("wall_s", wall_s))
         except ValueError as exc:
             raise CallError(str(exc)) from None
-        return checked
 
     def _in_turn(self, wall_s: float | None, operation: Callable[[], _T], *, usable: bool = True) -> _T:
         """Run `operation` when it is our turn, and give the turn back whatever happens. `usable`: the instance must be.
