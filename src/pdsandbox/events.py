@@ -138,17 +138,18 @@ class CacheHit(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined(Event):
-    """A plugin keeps failing and is not started again before `until` (seconds since the epoch; None: not by itself).
+    """A plugin (`WasmHost.plugin`) has failed too often, and is not started again for `seconds` (None: until it is
+    reset).
 
-    plugin    what the restart policy calls it
+    sha256    of the module's bytes
     failures  how many it had in the policy's window
     reason    the last one's message
     """
 
-    plugin: str
+    sha256: str
     failures: int
     reason: str
-    until: float | None
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from .errors import CallError
+from .errors import CallError, WasmError
 from .externs import ExportType, FuncType, ImportType
 from .imports import WasmImports
 from .values import WasmVal
@@ -193,6 +193,12 @@ class WasmHost(abc.ABC):
         from .plugin import Plugin
 
         return Plugin(self, module, imports, wasi=wasi, restart=restart)
+
+    def _on_quarantine(  # noqa: B027 - not abstract: most hosts have nobody to tell
+        self, module: WasmModule, failures: int, error: WasmError, left_s: float | None
+    ) -> None:
+        """For plugins and pools: one of `module` is quarantined for `left_s` seconds (None: until it is reset) after so
+        many failures, `error` the last. A host that tells what happens tells of it."""
 
     @abc.abstractmethod
     def close(self) -> None:

@@ -67,6 +67,7 @@ class Plugin:
         self._closed = False
         self._starts = 0
         self._told: tuple[Refusal, Quarantined] | None = None
+        self._reported: Refusal | None = None
 
     # --- calls ---
 
@@ -176,7 +177,7 @@ class Plugin:
                 instance.close()
                 raise
         except WasmError as exc:
-            self._restarts.failed(self._clock(), exc)
+            self._failed(exc)
             raise
         except BaseException:
             self._restarts.abandoned(self._clock())
@@ -194,8 +195,16 @@ class Plugin:
             if error is None:
                 self._restarts.abandoned(self._clock())
             else:
-                self._restarts.failed(self._clock(), error)
+                self._failed(error)
         instance.close()
+
+    def _failed(self, error: WasmError) -> None:
+        now = self._clock()
+        refusal = self._restarts.failed(now, error)
+        if refusal is not None and refusal.standing is Standing.QUARANTINED and refusal != self._reported:
+            self._reported = refusal
+            left = None if refusal.until is None else refusal.until - now
+            self._host._on_quarantine(self._module, refusal.failures, refusal.error, left)
 
     def _may_start(self) -> bool:
         with self._lock:

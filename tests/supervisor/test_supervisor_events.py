@@ -33,6 +33,8 @@ from pdsandbox import (
     HostStats,
     InstantiationError,
     Limits,
+    Quarantined,
+    RestartPolicy,
     RssExceeded,
     Supervisor,
     Trap,
@@ -260,6 +262,22 @@ def test_instances_that_share_a_worker(told):
     assert [event.instance for event in told.of(events.WorkerReady)] == [0, 1, 2]
     assert len({event.pid for event in told.of(events.WorkerReady)}) == 1
     assert len(told.of(events.WorkerEnded, compiler=False)) == 1
+
+
+def test_a_quarantined_plugin(host, told):
+    """Told when it comes to that, once, and not for each call that is refused."""
+    module = host.compile(GUEST)
+    with host.plugin(module, imports(), restart=RestartPolicy(restarts=0, quarantine_s=600.0)) as plugin:
+        assert plugin.call("ok")
+        assert told.of(events.Quarantined) == []
+        error = expect(WallClockExceeded, Cause.WALL, lambda: plugin.call("spin", wall_s=0.2))
+        for _ in range(3):
+            with pytest.raises(Quarantined):
+                plugin.call("ok")
+    assert host.stats().quarantined == 1
+    event = told.one(events.Quarantined)
+    assert (event.sha256, event.failures, event.reason) == (module.sha256, 1, error.message)
+    assert 500 < event.seconds <= 600
 
 
 def test_the_disk_cache(told, tmp_path, monkeypatch):

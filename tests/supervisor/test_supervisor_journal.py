@@ -246,13 +246,13 @@ def test_fields_are_attributes_of_the_record_and_texts_are_escaped(caplog):
     caplog.set_level(logging.DEBUG, "pdsandbox")
     journal = Journal()
     error = Trap("an \x1b[31mevil\nname\u202e " + "x" * 1000, cause=Cause.GUEST_TRAP)
-    reports.quarantined(journal, "pl\nug\x07in", 3, error, None)
+    reports.quarantined(journal, "ab\ncd\x07ef", 3, error, None)
     journal.close()
     record = next(record for record in caplog.records if record.name == "pdsandbox.worker")
-    assert (record.levelno, record.pd_event, record.pd_plugin, record.pd_failures, record.pd_until) == (
+    assert (record.levelno, record.pd_event, record.pd_sha256, record.pd_failures, record.pd_seconds) == (
         logging.WARNING,
         "Quarantined",
-        "pl ug\\x07in",
+        "ab cd\\x07ef",
         3,
         None,
     )

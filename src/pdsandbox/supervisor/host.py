@@ -265,6 +265,9 @@ class Supervisor(WasmHost):
         self._cache.clear()
         self.journal.close()
 
+    def _on_quarantine(self, module: WasmModule, failures: int, error: WasmError, left_s: float | None) -> None:
+        reports.quarantined(self.journal, module.sha256, failures, error, left_s)
+
     def stats(self, *, memory: bool = False) -> HostStats:
         """What there is now, and what there was so far: see `HostStats`. Any thread, also after `close`.
 

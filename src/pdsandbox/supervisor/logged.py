@@ -31,7 +31,7 @@ _LINES: Final = {
     "Compiled": ("compile", _DEBUG, "compiled {sha256} in {seconds:.3f} s to {artifact_bytes:,} bytes"),
     "CompileFailed": ("compile", _INFO, "could not compile {sha256} ({cause}): {message}"),
     "CacheHit": ("compile", _DEBUG, "found {sha256} in the cache ({where})"),
-    "Quarantined": ("worker", _WARNING, "{plugin} is quarantined after {failures} failures: {reason}"),
+    "Quarantined": ("worker", _WARNING, "a plugin is quarantined after {failures} failures ({sha256}): {reason}"),
     "EventsDropped": ("events", _WARNING, "{count} events were dropped: the hook, or a logging handler, is slow"),
 }
 

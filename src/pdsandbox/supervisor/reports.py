@@ -99,11 +99,11 @@ def cache_hit(journal: Journal, sha256: str, *, disk: bool) -> None:
     journal.publish("CacheHit", lambda e: e.CacheHit(sha256=sha256, disk=disk), "hits_disk" if disk else "hits_memory")
 
 
-def quarantined(journal: Journal, plugin: str, failures: int, error: WasmError, until: float | None) -> None:
-    """For restart policies. `plugin`: what the policy calls it; `until`: by the clock of `Event.at`."""
+def quarantined(journal: Journal, sha256: str, failures: int, error: WasmError, left_s: float | None) -> None:
+    """For restart policies. `left_s`: seconds until it may be tried again; None: when it is reset."""
     journal.publish(
         "Quarantined",
-        lambda e: e.Quarantined(plugin=one_line(plugin, 200), failures=failures, reason=_line(error), until=until),
+        lambda e: e.Quarantined(sha256=sha256, failures=failures, reason=_line(error), seconds=left_s),
         "quarantined",
     )
 
