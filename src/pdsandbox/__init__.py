@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .errors import GuestExit as GuestExit
     from .errors import InstantiationError as InstantiationError
     from .errors import MemoryAccessError as MemoryAccessError
+    from .errors import PoolFull as PoolFull
+    from .errors import PoolTimeout as PoolTimeout
     from .errors import Quarantined as Quarantined
     from .errors import RssExceeded as RssExceeded
     from .errors import Trap as Trap
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from .limits import EngineConfig as EngineConfig
     from .limits import Limits as Limits
     from .plugin import Plugin as Plugin
+    from .pool import Pool as Pool
     from .receipt import Receipt as Receipt
     from .restarts import RestartPolicy as RestartPolicy
     from .restarts import Standing as Standing
@@ -72,8 +75,8 @@ _ROOMS = {
     "actor": "WasmActor",
     "accounting": "receipts",
     "errors": (
-        "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError Quarantined "
-        "RssExceeded Trap TrapCode WallClockExceeded WasmError WorkerCrashed"
+        "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError PoolFull "
+        "PoolTimeout Quarantined RssExceeded Trap TrapCode WallClockExceeded WasmError WorkerCrashed"
     ),
     "events": "Event",
     "externs": "ExportType FuncType GlobalType ImportType MemoryType TableType TagType",
@@ -82,6 +85,7 @@ _ROOMS = {
     "interfaces": "Capability WasmHost WasmInstance WasmModule",
     "limits": "EngineConfig Limits",
     "plugin": "Plugin",
+    "pool": "Pool",
     "restarts": "RestartPolicy Standing",
     "receipt": "Receipt",
     "runtime.host": "WasmtimeHost",

@@ -23,6 +23,8 @@ __all__ = [
     "GuestExit",
     "InstantiationError",
     "MemoryAccessError",
+    "PoolFull",
+    "PoolTimeout",
     "Quarantined",
     "RssExceeded",
     "Trap",
@@ -260,6 +262,51 @@ class Quarantined(CallError):
         self.since = since
         self.until = until
         self.retry_after_s = retry_after_s
+
+
+class _PoolBusy(CallError):
+    """What both have: the numbers of that moment.
+
+    waiting    calls that waited, this one not counted
+    running    instances that were in use
+    instances  instances that there were, those being started and ended included
+    tenant     whose call it was
+    waited_s   seconds that this call waited
+    """
+
+    waiting: int
+    running: int
+    instances: int
+    tenant: str | int | None
+    waited_s: float
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        waiting: int = 0,
+        running: int = 0,
+        instances: int = 0,
+        tenant: str | int | None = None,
+        waited_s: float = 0.0,
+        **fields: Any,
+    ) -> None:
+        super().__init__(message, **fields)
+        self.waiting = waiting
+        self.running = running
+        self.instances = instances
+        self.tenant = tenant
+        self.waited_s = waited_s
+
+
+class PoolFull(_PoolBusy):
+    """No instance of a pool is free, and as many calls as may wait do: the call was not made. `limit` and `observed`:
+    calls that may wait, and that do; `waiting`, `running`, `instances` and `tenant`."""
+
+
+class PoolTimeout(_PoolBusy):
+    """No instance of a pool was free for as long as this call was to wait: it was not made. `limit` and `observed`: the
+    seconds allowed and waited; `waiting`, `running`, `instances`, `tenant` and `waited_s`."""
 
 
 class MemoryAccessError(WasmError):

@@ -18,6 +18,7 @@ from .values import WasmVal
 if TYPE_CHECKING:
     from .limits import Limits
     from .plugin import Plugin
+    from .pool import Pool
     from .restarts import RestartPolicy
     from .wasi import Output, RunResult, Wasi  # its classes take 5 ms to make, which most programs need not spend
 
@@ -199,6 +200,56 @@ class WasmHost(abc.ABC):
     ) -> None:
         """For plugins and pools: one of `module` is quarantined for `left_s` seconds (None: until it is reset) after so
         many failures, `error` the last. A host that tells what happens tells of it."""
+
+    def pool(
+        self,
+        module: WasmModule,
+        imports: WasmImports | None = None,
+        *,
+        min: int = 1,  # noqa: A002 - as other pools call it
+        max: int | None = None,  # noqa: A002
+        queue: int = 100,
+        timeout: float | None = 30.0,
+        reset: str = "never",
+        max_calls: int | None = None,
+        max_idle_s: float | None = None,
+        tenant_running: int | None = None,
+        tenant_queue: int | None = None,
+        restart: RestartPolicy | None = None,
+        wasi: Wasi | None = None,
+    ) -> Pool:
+        """`module`, served by several instances that are started before they are asked for, in the background.
+
+        min, max        instances that are kept ready or in use, and that there are at most (default: 1, and the number
+                        of cores or `min`); at most 10,000
+        queue           calls that may wait for one to be free; one more is PoolFull (at most a million)
+        timeout         seconds that each may wait unless it says otherwise; then PoolTimeout. None: for ever
+        reset           "each_call": every call gets an instance that has served nobody; "never": one serves many calls,
+                        and its memory is what the call before left
+        max_calls       calls after which an instance is replaced (default: none)
+        max_idle_s      seconds after which one that is not used ends, if there are more than `min` (default: none)
+        tenant_running  calls of one tenant that may run at once, and so its instances (default: `max`)
+        tenant_queue    calls of one tenant that may wait (default: `queue`)
+        restart         what becomes of the pool when its instances die; failures of all of them count together
+
+        Returns at once: `Pool.wait_ready` waits, and tells why there is nothing to wait for. A pool that is dropped
+        ends; `close` says when. Raises ValueError for sizes that make no sense, TypeError for what is no
+        `RestartPolicy`.
+        """
+        from .pool import Pool
+        from .sizes import Sizes, usable_cores
+
+        sizes = Sizes(
+            min=min,
+            max=usable_cores(min) if max is None else max,
+            queue=queue,
+            reset=reset,
+            max_calls=max_calls,
+            max_idle_s=max_idle_s,
+            tenant_running=tenant_running,
+            tenant_queue=tenant_queue,
+        )
+        return Pool(self, module, imports, sizes, timeout=timeout, wasi=wasi, restart=restart)
 
     @abc.abstractmethod
     def close(self) -> None:
