@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from . import (
     bulk,
     calls,
+    checkout,
     commands,
     compiling,
     deadlines,
@@ -49,6 +50,7 @@ GROUPS: tuple[Group, ...] = (
     density.GROUP,
     ramp.GROUP,
     calls.GROUP,
+    checkout.GROUP,
     onecore.GROUP,
     spaced.GROUP,
     hosting.GROUP,
