@@ -273,6 +273,15 @@ def test_another_tenants_idle_instance_ends_to_make_room():
     assert books.started(Slot(object(), 0), 1.0) == [waits]
 
 
+def test_an_instance_that_comes_free_ends_for_whose_turn_it_is():
+    """Though its own tenant could use it at once: that one's turn is later."""
+    books = roster(1, max=1)
+    lease = taken(books, "a")
+    queue(books, "b", "a")
+    assert books.give(lease, 1.0) == []
+    assert isinstance(books.next_action(1.0), Slot)
+
+
 def test_a_tenant_at_its_limit_waits_beside_free_instances():
     """And its calls in the queue are nobody else's matter."""
     books = roster(4, tenant_running=1)
