@@ -212,6 +212,11 @@ class WasmImports:
         offers._pd = {**self._pd, "pd_send": pd_send}
         return offers
 
+    @property
+    def pd(self) -> Mapping[str, Callable[..., Any] | None]:
+        """`pd_send`, `pd_now_micros` and `pd_log` by name; None: the stub."""
+        return MappingProxyType(self._pd)
+
     def offer(self, module: str, name: str) -> Offer | None:
         """What answers the import `module`.`name`, or None."""
         function = self._functions.get((module, name))

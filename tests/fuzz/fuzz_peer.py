@@ -247,8 +247,8 @@ class SteppedChannel(Channel):
         poll.register(fd, select.POLLIN if fd == self._replies else select.POLLOUT)
         return bool(poll.poll(0))
 
-    def _interrupt(self, watch: Any) -> bool:
-        asked = super()._interrupt(watch)
+    def interrupt(self, watch: Any) -> bool:
+        asked = super().interrupt(watch)
         if asked:
             self._peer.interrupted()
             for _ in self._steps(self._replies):

@@ -59,6 +59,7 @@ class Channel:
     reading, writing, out_at, spin, spin_in_call
                  for who does without `send` and `receive`: arguments of `os_.read_raw` and `os_.write_raw`, made once,
                  and `Spinner.read`, which learns what pays: between a call and its reply that differs
+    frames       what was read and is not whole yet, or not given out
     instances, exports
                  numbers that are taken: of instances in this worker, and of exports
     held         whether bytes were read that `receive` has not given out yet
@@ -80,7 +81,7 @@ class Channel:
         self.out = memoryview(b"")
         self.out_at = ctypes.c_void_p()
         self.reserve(OUT_BYTES)
-        self._frames = FrameReader(m.SMALL_CAP)
+        self.frames = FrameReader(m.SMALL_CAP)
         self._poll = select.poll()
         self._poll.register(handle.ends.replies, select.POLLIN)
         self._polls_pidfd = False
@@ -108,7 +109,7 @@ class Channel:
         `receive`."""
         self.orders.advance(kind)
         if got > 0:
-            self._frames.feed(self.view[:got])
+            self.frames.feed(self.view[:got])
             self.held = True
         if done != nbytes:
             self._send_rest(self.out[max(done, 0) : nbytes], watch)
@@ -150,7 +151,7 @@ class Channel:
             kind, payload = self._receive(watch, spin)
             if kind < m.READY:
                 raise ProtocolError(f"message kind {kind} is not a worker's to send")
-            self.orders.advance(kind, failed=kind == m.RESULTS and _failed(payload))
+            self.orders.advance(kind, failed=kind == m.RESULTS and failed_batch(payload))
         except ProtocolError as exc:
             raise self.handle.condemn(monitor.broke_protocol(str(exc))) from exc
         return kind, payload
@@ -172,13 +173,13 @@ class Channel:
             if got == 0:
                 raise self.ended(watch)
             if got > 0:
-                self._frames.feed(self.view[:got])
+                self.frames.feed(self.view[:got])
         found = self._receive_pieces(watch)
-        self.held = self._frames.buffered > 0
+        self.held = self.frames.buffered > 0
         return found
 
     def _receive_pieces(self, watch: monitor.Watch) -> tuple[int, bytes]:
-        frames = self._frames
+        frames = self.frames
         frames.cap = self.cap
         while True:
             found = frames.next()
@@ -193,7 +194,7 @@ class Channel:
 
     def _receive_long(self, watch: monitor.Watch) -> tuple[int, bytes]:
         """The rest of the frame that has begun, read to where it stays: each copy of a long one would show."""
-        kind, length, begun = self._frames.take_begun()
+        kind, length, begun = self.frames.take_begun()
         payload, address = os_.new_bytes(length)
         os_.copy_bytes(address, begun, len(begun))
         whole, at = memoryview((ctypes.c_char * length).from_address(address)).cast("B"), len(begun)
@@ -229,7 +230,7 @@ class Channel:
 
     def rest(self) -> bytes:
         """What a worker that is condemned has said and nobody has heard: what its pipe holds, without waiting."""
-        said, left = self._frames.drain(), PIPE_BYTES
+        said, left = self.frames.drain(), PIPE_BYTES
         while left > 0:
             try:
                 data = os.read(self._replies, left)
@@ -288,7 +289,7 @@ class Channel:
                     return
                 raise self.ended(watch)
             if verdict is not None:
-                if not self._interrupt(watch):
+                if not self.interrupt(watch):
                     raise handle.condemn(verdict)
                 watch = replace(watch, deadline=now + INTERRUPT_GRACE_S, interruptible=False)
             # A full pipe would keep what a worker wrote first, and it is its last words that tell.
@@ -299,7 +300,7 @@ class Channel:
                 resident = handle.read_resident()
             sample_s = monitor.next_sample_s(resident, watch.rss_bytes)
 
-    def _interrupt(self, watch: monitor.Watch) -> bool:
+    def interrupt(self, watch: monitor.Watch) -> bool:
         """Ask the guest to stop, where that is offered, once."""
         if not watch.interruptible or self.interrupted:
             return False
@@ -311,5 +312,6 @@ class Channel:
         return True
 
 
-def _failed(payload: memoryview | bytes) -> bool:
+def failed_batch(payload: memoryview | bytes) -> bool:
+    """What RESULTS says of itself."""
     return len(payload) >= m.RESULTS_LAYOUT.size and bool(m.RESULTS_LAYOUT.unpack_from(payload, 0)[5])

@@ -80,7 +80,7 @@ class Conversation:
         self._flags = 0  # of the last call
         self._looked_at = -math.inf
         self._wall_s: float | None = -1.0  # of the last call, in microseconds:
-        self._wall_us = 0
+        self.wall_us = 0
         self._calm_until = -math.inf  # until then a call with this limit needs no look and no more CPU time
         #: Those that the worker has numbered, and whose arguments fit into a message.
         self.exports = {
@@ -126,7 +126,7 @@ class Conversation:
             handle.allow_cpu(started, wall_s)
         if started - self._looked_at > LOOK_S:
             self._look(started, monitor.Watch(wall_s, math.inf, self._limits.rss_bytes))
-        self._wall_s, self._wall_us = wall_s, _micros(wall_s)
+        self._wall_s, self.wall_us = wall_s, _micros(wall_s)
         self._calm_until = min(self._looked_at + LOOK_S, handle.cpu_until - 1.5 * (wall_s or 0.0))
 
     def watch(self, started: float, wall_s: float | None, *, call: bool = False) -> monitor.Watch:
@@ -177,6 +177,18 @@ class Conversation:
 
     # --- operations ---
 
+    def request_flags(self, started: float, wall_s: float | None) -> int:
+        """The flags of a call that begins now, on an event loop, and what it needs now and then: see `prepare`."""
+        if wall_s != self._wall_s or started > self._calm_until:
+            self.prepare(started, wall_s)
+        self._flags = self._cores.flags(started - self._answered_at) | self.memory.flag
+        return self._flags
+
+    def answered(self) -> None:
+        """A whole valid reply has come."""
+        self.handle.busy = None
+        self._answered_at = time.monotonic()
+
     def export(self, name: str, type_: FuncType) -> Export:
         """An export that the worker does not know yet: its first call says RESOLVE, and calls without waiting."""
         return Export(self._channel.exports, type_, name)
@@ -209,7 +221,7 @@ class Conversation:
             if channel.held or export.unresolved is not None or nbytes > len(out):
                 raise TypeError
             raw = args if plain and export.integers else export.raw(args)
-            export.pack(out, 0, head, _CALL, export.number, flags, budget, self._wall_us, *raw)
+            export.pack(out, 0, head, _CALL, export.number, flags, budget, self.wall_us, *raw)
             packed = True
         except Exception as exc:
             failure = None if isinstance(exc, struct.error | TypeError) else exc
@@ -279,7 +291,7 @@ class Conversation:
     ) -> monitor.Watch:
         watch = self.watch(started, wall_s, call=True)
         self.busy = True
-        head = m.CALL_LAYOUT.pack(export.number, flags, budget, self._wall_us)
+        head = m.CALL_LAYOUT.pack(export.number, flags, budget, self.wall_us)
         self._send(export, m.CALL, b"".join((export.call_head, head, data)), watch)
         return watch
 
@@ -289,8 +301,14 @@ class Conversation:
         kind, payload = channel.receive(watch)
         if kind in m.ASIDES:
             kind, payload = self.serving.converse(kind, payload, watch, spin=bool(self._flags & _FREE))
+        return self.conclude(export, budget, kind, payload, watch, plain=plain)
+
+    def conclude(
+        self, export: Export, budget: int, kind: int, payload: memoryview | bytes, watch: monitor.Watch, *, plain: bool
+    ) -> Any:
+        """What a CALL comes to by this reply."""
         self._answered_at = time.monotonic()
-        if channel.interrupted:
+        if self._channel.interrupted:
             raise self._stopped(kind, payload, budget, watch)
         if kind != m.RESULT or len(payload) != export.reply_payload:
             raise self._failure(kind, payload, budget)
@@ -305,15 +323,25 @@ class Conversation:
 
     def _send(self, export: Export, kind: int, frame: bytes, watch: monitor.Watch) -> None:
         """`frame`, in one write with RESOLVE if the worker does not know the export yet."""
-        name = export.unresolved
-        if name is None:
+        resolve = self.resolving(export)
+        if resolve is None:
             self._channel.send(kind, frame, watch)
             return
-        resolve = m.Resolve(export.type, name.encode("utf-8"), export.number, self.instance)
-        self._channel.send_two(m.RESOLVE, resolve.frame(), kind, frame, watch)
-        self._channel.exports += 1
-        self.exports[name] = export
-        export.unresolved = None
+        self._channel.send_two(m.RESOLVE, resolve, kind, frame, watch)
+        self.resolved(export)
+
+    def resolving(self, export: Export) -> bytes | None:
+        """RESOLVE, to be sent along with the first call of an export; then `resolved`."""
+        if export.unresolved is None:
+            return None
+        return m.Resolve(export.type, export.unresolved.encode("utf-8"), export.number, self.instance).frame()
+
+    def resolved(self, export: Export) -> None:
+        """The worker was told."""
+        if export.unresolved is not None:
+            self._channel.exports += 1
+            self.exports[export.unresolved] = export
+            export.unresolved = None
 
     def batch(
         self,
@@ -327,17 +355,50 @@ class Conversation:
     ) -> int:
         """One CALL_MANY of `rows` rows in `data`; appends their results and returns the fuel used."""
         channel = self._channel
-        stride, width = export.stride, export.stride // SLOT_BYTES
-        flags = self._flags = self._cores.flags(started - self._answered_at)
-        flags |= self.memory.flag | (m.CONTINUED if results else 0)
-        head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), rows, width)
-        self._send(export, m.CALL_MANY, b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data)), watch)
-        spin = bool(flags & _FREE)
+        frame = self.batch_frame(export, data, rows, budget, started, watch, more=bool(results))
+        self._send(export, m.CALL_MANY, frame, watch)
+        spin = bool(self._flags & _FREE)
         kind, payload = self.serving.converse(*channel.receive(watch, spin=spin), watch, spin=spin)
+        reply = self.batch_results(export, kind, payload, rows, results, budget)
+        if channel.interrupted or reply.failed:
+            if not reply.failed:
+                raise self.handle.condemn(monitor.wall_exceeded(watch.wall_s))
+            raise self.batch_error(*channel.receive(watch), results, watch)
+        return int(reply.fuel)
+
+    def batch_frame(
+        self,
+        export: Export,
+        data: bytes | bytearray,
+        rows: int,
+        budget: int,
+        started: float,
+        watch: monitor.Watch,
+        *,
+        more: bool,
+    ) -> bytes:
+        """The CALL_MANY of `batch`. `more`: it is not the first."""
+        flags = self._flags = self._cores.flags(started - self._answered_at)
+        flags |= self.memory.flag | (m.CONTINUED if more else 0)
+        width = export.stride // SLOT_BYTES
+        head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), rows, width)
+        return b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data))
+
+    def batch_results(
+        self,
+        export: Export,
+        kind: int,
+        payload: memoryview | bytes,
+        rows: int,
+        results: list[list[WasmVal]],
+        budget: int,
+    ) -> m.Results:
+        """What RESULTS says; its results are appended."""
+        stride, width = export.stride, export.stride // SLOT_BYTES
         self._answered_at = time.monotonic()
         if kind != m.RESULTS:
             raise self._channel.broke("RESULTS was due")
-        reply = self._channel.decode(m.Results, payload)
+        reply: m.Results = self._channel.decode(m.Results, payload)
         if reply.width != width or reply.done > rows or reply.failed != (reply.done < rows):
             raise self._channel.broke("a batch's reply does not match its rows")
         if self.serving.error is not None and not reply.failed:
@@ -345,14 +406,16 @@ class Conversation:
         self._settle(reply.fuel, budget)
         self.memory.where = reply.base, reply.size
         results += export.results.decode_rows(reply.slots, stride, reply.done)
-        if channel.interrupted or reply.failed:
-            if not reply.failed:
-                raise self.handle.condemn(monitor.wall_exceeded(watch.wall_s))
-            kind, payload = channel.receive(watch)
-            error = self._stopped(kind, payload, 0, watch) if channel.interrupted else self._failure(kind, payload, 0)
-            error.row, error.results = len(results), results
-            raise error
-        return int(reply.fuel)
+        return reply
+
+    def batch_error(
+        self, kind: int, payload: memoryview | bytes, results: list[list[WasmVal]], watch: monitor.Watch
+    ) -> WasmError:
+        """What the row after `results` ended in, as RESULTS announced."""
+        stopped = self._channel.interrupted
+        error = self._stopped(kind, payload, 0, watch) if stopped else self._failure(kind, payload, 0)
+        error.row, error.results = len(results), results
+        return error
 
     # --- replies ---
 

@@ -68,13 +68,14 @@ class Handle(Body):
         self.role = role
         self.ends = ends
         self._registry = registry  # of those that hold descriptors; adding and discarding are atomic
-        self.turn = threading.RLock()
-        self.turn_is_ours: Callable[[], bool] = self.turn._is_owned  # type: ignore[attr-defined] # as Condition does
+        self.renew_turn()
         #: Whose operation is under way: set before the first byte of a request, None after a whole valid reply.
         self.busy: Conversation | None = None
         self._unsaid: collections.deque[bytes] = collections.deque()
         self.watch: monitor.Watch | None = None  # of the operation that runs, for whoever has to judge a death
         self.host_deadline: float | None = None  # set while a host function runs in the thread of the call
+        #: The same is set while an event loop waits for an answer; one that is there has only to be read.
+        self.awaited = False
         self._verdict: WasmError | None = None
         #: Not `alive`, or something is unsaid: for who asks at every call.
         self.attention = False
@@ -229,7 +230,21 @@ class Handle(Body):
         """Until the child is known to have ended."""
         return self._ended.wait(timeout_s)
 
+    def when_ended(self, action: Callable[[], object]) -> None:
+        """Call `action` once the child is known to have ended, from any thread: see `Latch.then`."""
+        self._ended.then(action)
+
+    def forget(self, action: Callable[[], object]) -> None:
+        """Take `when_ended` back."""
+        self._ended.forget(action)
+
     # --- whoever finds it idle ---
+
+    def renew_turn(self) -> None:
+        """Nobody has the turn. To be called again only when its holder is gone for good without giving it back, as an
+        event loop is that was closed, and the worker is condemned."""
+        self.turn = threading.RLock()
+        self.turn_is_ours: Callable[[], bool] = self.turn._is_owned  # type: ignore[attr-defined] # as Condition does
 
     def look_when_idle(self, rss_bytes: int | None) -> None:
         """Unless somebody has the turn: judge resident memory, drain standard error, let go of one that has ended.

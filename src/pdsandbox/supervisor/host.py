@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..wasi import Wasi
     from .disk import DiskCache
     from .granting import Granted
+    from .handle import Handle
 
 MIB: Final = 1 << 20
 DEFAULT_CACHE_BYTES: Final = 256 * MIB
@@ -236,6 +237,10 @@ class Supervisor(WasmHost):
 
         Raises InstantiationError, cause HOST, when this machine refuses another process; USAGE beyond `max_workers`.
         """
+        return self.start(module, imports, wasi, lambda _handle: None)
+
+    def start(self, module: object, imports: object, wasi: Wasi | None, begun: Callable[[Handle], None]) -> Instance:
+        """`instantiate`; `begun` is told of the worker, whose end it may want, before anything is said to it."""
         if not isinstance(module, Module) or module.host is not self:
             raise InstantiationError("the module was compiled by another host", cause=Cause.USAGE)
         offered: object = WasmImports() if imports is None else imports
@@ -249,7 +254,7 @@ class Supervisor(WasmHost):
             granted = grant(wasi)
         try:
             self._processes.own()
-            return self._loader.instantiate(module, offered, granted)
+            return self._loader.instantiate(module, offered, granted, begun)
         finally:
             if granted is not None:
                 granted.close()

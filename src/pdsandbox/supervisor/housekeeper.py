@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .. import generation
+from ..errors import Cause
 from ..platform import os_
 from . import monitor
 from .forkclient import ForkServer
@@ -163,11 +164,11 @@ class Housekeeper:
         due = now + 3600.0
         for handle in list(self._watched):
             deadline = handle.host_deadline
-            if deadline is None:
+            if deadline is None or (handle.awaited and handle.has_answered()):
                 continue
             watch = handle.watch
             verdict = None if watch is None else monitor.over(now, handle.read_resident(), watch)
-            if verdict is not None:
+            if verdict is not None and not (verdict.cause is Cause.WALL and now < deadline):
                 handle.condemn(verdict)
                 self._watched.pop(handle, None)
             else:

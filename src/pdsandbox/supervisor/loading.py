@@ -10,6 +10,7 @@ import dataclasses
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..calls import FuelMeter
@@ -31,6 +32,7 @@ from .sharing import Place, Sharing, Worker
 if TYPE_CHECKING:
     from .forkclient import ForkServer
     from .granting import Granted
+    from .handle import Handle
 
 __all__ = ["Loader"]
 
@@ -58,17 +60,25 @@ class Loader:
         self._journal = journal
         self._sharing = Sharing(by_module=by_module)
 
-    def instantiate(self, module: Module, offered: WasmImports, granted: Granted | None) -> Instance:
-        """See `Supervisor.instantiate`."""
+    def instantiate(
+        self,
+        module: Module,
+        offered: WasmImports,
+        granted: Granted | None,
+        begun: Callable[[Handle], None] = lambda _handle: None,
+    ) -> Instance:
+        """See `Supervisor.instantiate`. `begun` is told of the worker before anything is said to it."""
         for attempt in range(_ATTEMPTS):
             try:
-                return self._instantiate(module, offered, granted)
+                return self._instantiate(module, offered, granted, begun)
             except NeverRan as exc:
                 if attempt == _ATTEMPTS - 1:
                     raise exc.error from exc
         raise AssertionError
 
-    def _instantiate(self, module: Module, offered: WasmImports, granted: Granted | None) -> Instance:
+    def _instantiate(
+        self, module: Module, offered: WasmImports, granted: Granted | None, begun: Callable[[Handle], None]
+    ) -> Instance:
         asked = time.monotonic()
         server, housekeeper = self._processes.started()
         limits = self._limits
@@ -81,6 +91,7 @@ class Loader:
             worker = self._find(module, server, artifact, places, late=late)
             place, handle, channel = places[0], worker.handle, worker.channel
             adding = channel.instances > 0
+            begun(handle)
             # A new worker is on its way: what can be done meanwhile is done meanwhile.
             wasi = None if granted is None else granted.spec
             load, callbacks = linking.plan(module.compiled.imports, offered, limits, module.compiled.resolve, wasi)

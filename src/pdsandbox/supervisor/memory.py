@@ -48,22 +48,20 @@ class RemoteMemory:
 
     def read_direct(self, offset: int, length: int, watch: monitor.Watch) -> bytes | None:
         """`length` bytes at `offset` in one copy; None where that is not to be had. The worker takes no part in it."""
-        if not self._reaches(offset, length):
+        if not self.reaches(offset, length):
             return None
         data, address = os_.new_bytes(length)
-        return data if self._copy(address, offset, length, watch) else None
+        return data if self.copy(address, offset, length, watch) else None
 
     def read_into_direct(self, offset: int, address: int, length: int, watch: monitor.Watch) -> bool:
         """The same to `address` in this process; whether that was to be had."""
-        return self._reaches(offset, length) and self._copy(address, offset, length, watch)
+        return self.reaches(offset, length) and self.copy(address, offset, length, watch)
 
     def write_direct(self, offset: int, data: bytes, watch: monitor.Watch) -> bool:
         """The same for all of `data`."""
-        return self._reaches(offset, len(data)) and self._copy(
-            os_.address_of(data), offset, len(data), watch, write=True
-        )
+        return self.reaches(offset, len(data)) and self.copy(os_.address_of(data), offset, len(data), watch, write=True)
 
-    def _reaches(self, offset: int, length: int) -> bool:
+    def reaches(self, offset: int, length: int) -> bool:
         """Whether the range is known to lie in memory; MemoryAccessError when it is known not to."""
         self.flag = m.WHERE
         base, size = self.where
@@ -75,7 +73,7 @@ class RemoteMemory:
             raise MemoryAccessError
         return True
 
-    def _copy(self, address: int, offset: int, length: int, watch: monitor.Watch, *, write: bool = False) -> bool:
+    def copy(self, address: int, offset: int, length: int, watch: monitor.Watch, *, write: bool = False) -> bool:
         """Copy, or say that it is not allowed here. Raises the verdict on a worker that is gone, or lied."""
         handle, remote, done = self._channel.handle, self.where[0] + offset, 0
         try:

@@ -43,7 +43,7 @@ def _size(nbytes: int) -> ctypes.c_size_t:
     return ctypes.c_size_t(nbytes)
 
 
-_HOST_FAIL: Final = m.HostFail().frame()
+HOST_FAIL: Final = m.HostFail().frame()
 _ASIDES: Final = m.ASIDES
 _OF_WASI: Final = m.OF_WASI
 
@@ -103,7 +103,7 @@ class Serving:
                 if kind in _OF_WASI:
                     answered = None
                     if kind == m.STREAM_OUT:
-                        self._keep(payload)  # whatever comes of the look
+                        self.keep(payload)  # whatever comes of the look
                     self._look(time.monotonic(), watch)
                     self._stream(kind, payload, watch)
                 else:
@@ -131,6 +131,15 @@ class Serving:
     def cannot_be(self, *, remote: bool) -> bool:
         """Whether a reply's account of host functions contradicts ours. `remote`: it says that one failed."""
         return remote != (self.error is not None) and not (self._log_failed and not remote)
+
+    @property
+    def must_end(self) -> bool:
+        """Whether a function has failed that the guest waits for: only the end of its call may be said then."""
+        return self.error is not None and not self._log_failed
+
+    def fail(self, failure: WasmError, *, of_log: bool) -> None:
+        """A host function has failed. `of_log`: one that the guest does not wait for."""
+        self.error, self._log_failed = failure, of_log
 
     def take_error(self) -> WasmError:
         """What a host function raised; it is told once."""
@@ -163,7 +172,7 @@ class Serving:
     ) -> Callback | None:
         """Run the function asked for; its callback, if an answer is due and stands in `out`."""
         channel, handle, housekeeper = self._channel, self._handle, self._housekeeper
-        callback, blobs = self._request(payload)
+        callback, blobs = self.request(payload)
         if kind == m.HOST_LOG and callback.offer.pd != "pd_log":
             raise channel.broke("only pd_log needs no answer")
         if self.error is not None:
@@ -173,7 +182,7 @@ class Serving:
         try:
             if watch.deadline < housekeeper.next_wake:
                 housekeeper.wake()
-            callback.run(memory, payload, _SLOTS_AT, blobs, channel.out, HEADER_BYTES)
+            callback.run(memory, payload, SLOTS_AT, blobs, channel.out, HEADER_BYTES)
         except (CallError, MemoryAccessError) as exc:  # all that a callback's failure can be
             failure = exc
         finally:
@@ -186,7 +195,7 @@ class Serving:
         if failure is None:
             return callback if kind == m.HOST_CALL else None
         self.error, self._log_failed = failure, kind == m.HOST_LOG
-        channel.send(m.HOST_FAIL, _HOST_FAIL, watch)
+        channel.send(m.HOST_FAIL, HOST_FAIL, watch)
         return None
 
     def harvest(self) -> None:
@@ -194,7 +203,8 @@ class Serving:
         if self.streams is not None:
             self.streams.harvest()
 
-    def _keep(self, payload: memoryview | bytes) -> None:
+    def keep(self, payload: memoryview | bytes) -> None:
+        """Output to a stream that is captured. Raises the verdict on nonsense."""
         if self.streams is None:
             raise self._channel.broke("output of a guest that has no streams")
         if self.error is None:  # else the guest's call is over, and it does not know yet
@@ -231,11 +241,11 @@ class Serving:
         if verdict is not None:
             raise verdict
         if reply is None:
-            channel.send(m.HOST_FAIL, _HOST_FAIL, watch)
+            channel.send(m.HOST_FAIL, HOST_FAIL, watch)
         else:
             channel.send(m.STREAM_REPLY, reply.frame(), watch)
 
-    def _request(self, payload: memoryview | bytes) -> tuple[Callback, tuple[bytes, ...]]:
+    def request(self, payload: memoryview | bytes) -> tuple[Callback, tuple[bytes, ...]]:
         """The function asked for, and the bytes that came along. The worker keeps the same limits: a request that
         passes one breaks the protocol."""
         channel = self._channel
@@ -244,7 +254,7 @@ class Serving:
         except struct.error:
             raise channel.broke("a host call is cut short") from None
         extra = first + second
-        if _SLOTS_AT + nslots + extra != len(payload):
+        if SLOTS_AT + nslots + extra != len(payload):
             raise channel.broke("a host call's lengths do not add up")
         if index >= len(self._callbacks):
             raise channel.broke(f"there is no host function {index}")
@@ -262,7 +272,7 @@ class Serving:
             if extra:
                 raise channel.broke("a host call with bytes that its function does not take")
             return callback, ()
-        at = _SLOTS_AT + nslots
+        at = SLOTS_AT + nslots
         middle = at + first
         if pd == "pd_log":
             if second:
@@ -272,5 +282,5 @@ class Serving:
 
 
 _LAYOUT: Final = m.HOST_CALL_LAYOUT
-_SLOTS_AT: Final = m.HOST_CALL_LAYOUT.size
+SLOTS_AT: Final = m.HOST_CALL_LAYOUT.size
 _NEVER: Final = float("inf")

@@ -128,6 +128,13 @@ class Streams:
             raise ProtocolError("more output than is to be captured")
         recorder.write(data)
 
+    def may_wait(self, kind: int, payload: memoryview | bytes) -> bool:
+        """Whether `serve` may have to wait for a descriptor."""
+        if kind in (m.STREAM_READ, m.STREAM_WRITE):
+            number = _split(payload)[0] if kind == m.STREAM_WRITE else 0
+            return number < m.STREAMS and self._all[number].fd is not None
+        return kind == m.STREAM_POLL
+
     def serve(self, kind: int, payload: memoryview | bytes, watch: monitor.Watch) -> m.StreamReply:
         """What becomes of what the guest's WASI asks. Raises ProtocolError, the verdict on the worker,
         and CallError, HOST_FUNCTION, for what the user's own code raised."""
