@@ -17,7 +17,8 @@ from copying import refuse_copies
 from leaks import Holdings, adopt_orphans
 
 GUESTS = Path(__file__).parent / "guests"
-HOST_KINDS = ("wasmtime", "supervisor", "module")  # the last shares workers: see `neighbours`
+# "module" shares workers: see `neighbours`; "asyncio" runs on an event loop: see `sideways`.
+HOST_KINDS = ("wasmtime", "supervisor", "module", "asyncio")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -87,6 +88,8 @@ def make_host(kind: str, *, engine: Any = None, **limits: Any) -> Any:
     cls: Any = pdsandbox.Supervisor
     if kind == "module":
         from neighbours import Neighbourly as cls  # noqa: N813
+    if kind == "asyncio":
+        from sideways import Sideways as cls  # noqa: N813
     return cls(limits=pdsandbox.Limits(**{"wall_s": 60.0} | limits), engine=engine, spares=0)
 
 

@@ -12,7 +12,7 @@ import pytest
 import pdsandbox
 
 SRC = Path(pdsandbox.__file__).parent
-ROOMS = {"protocol", "supervisor", "forkserver", "worker", "runtime", "platform", "cli"}
+ROOMS = {"aio", "protocol", "supervisor", "forkserver", "worker", "runtime", "platform", "cli"}
 
 # What each room may import of ours, besides itself. "contract" is every module at the top of the package.
 MAY = {
@@ -21,6 +21,7 @@ MAY = {
     "protocol": {"contract"},
     "runtime": {"contract", "platform"},
     "supervisor": {"contract", "protocol", "platform"},
+    "aio": {"contract", "protocol", "platform", "supervisor"},
     "worker": {"contract", "protocol", "platform", "runtime"},
     "forkserver": {"contract", "protocol", "platform", "runtime", "worker"},
     "cli": {"contract", "supervisor", "runtime"},

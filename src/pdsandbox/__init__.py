@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .accounting import receipts as receipts
     from .actor import WasmActor as WasmActor
+    from .aio.host import AsyncSupervisor as AsyncSupervisor
+    from .aio.instance import AsyncInstance as AsyncInstance
     from .errors import CallError as CallError
     from .errors import Cause as Cause
     from .errors import CompileError as CompileError
@@ -74,6 +76,8 @@ if TYPE_CHECKING:
 _ROOMS = {
     "actor": "WasmActor",
     "accounting": "receipts",
+    "aio.host": "AsyncSupervisor",
+    "aio.instance": "AsyncInstance",
     "errors": (
         "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError PoolFull "
         "PoolTimeout Quarantined RssExceeded Trap TrapCode WallClockExceeded WasmError WorkerCrashed"

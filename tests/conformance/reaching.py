@@ -14,6 +14,8 @@ WAYS = {
     "supervisor": ("supervisor", None),
     "piped": ("supervisor", errno.EPERM),
     "module-piped": ("module", errno.EPERM),
+    "asyncio": ("asyncio", None),
+    "asyncio-piped": ("asyncio", errno.EPERM),
 }
 EVERY_WAY = [
     pytest.mark.parametrize(("host_kind", "refusal"), WAYS.values(), ids=WAYS, indirect=["host_kind"], scope="session"),

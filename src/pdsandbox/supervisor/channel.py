@@ -202,7 +202,7 @@ class Channel:
             while at < length:
                 at += self._read(whole[at:], watch)
         except BaseException:
-            self._frames.feed(HEADER.pack(length, kind) + bytes(whole[:at]))  # for `rest`
+            self.frames.feed(HEADER.pack(length, kind) + bytes(whole[:at]))  # for `rest`
             raise
         return kind, payload
 
