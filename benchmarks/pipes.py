@@ -53,6 +53,11 @@ class Echo:
             self.close()
             raise
 
+    @property
+    def pipes(self) -> tuple[int, int]:
+        """Where requests are written and replies read, for who waits in another way."""
+        return self._requests, self._replies
+
     def _blocking(self) -> bytes:
         os.write(self._requests, _REQUEST)
         return os.read(self._replies, REPLY_BYTES)
