@@ -129,6 +129,9 @@ class _Instance(WasmInstance):
     def memory_write(self, offset: Any, data: Any) -> None:
         self._do("memory_write", offset, data)
 
+    def memory_grow(self, pages: Any) -> Any:
+        return self._do("memory_grow", pages)
+
     def set_fuel(self, fuel: Any) -> None:
         self._do("set_fuel", fuel)
 

@@ -82,6 +82,7 @@ class AsyncSupervisor:
             cgroup=cgroup,
             python=python,
         )
+        self.missing = self._host.missing
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watchman: Watchman | None = None
         self._closed = False

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from .. import generation
-from ..calls import as_buffer, as_data, check_range, encode_rows, plain_func
+from ..calls import as_buffer, as_data, check_pages, check_range, encode_rows, plain_func
 from ..errors import CallError, MemoryAccessError, WasmError
 from ..protocol import messages as m
 from ..supervisor import monitor
@@ -160,6 +160,11 @@ class AsyncInstance:
         raw = as_data(data)
         start, _ = check_range(offset, len(raw))
         await self._on_memory(lambda watch: self._talk.memory.write(start, raw, watch))
+
+    async def memory_grow(self, pages: int) -> int:
+        """See `WasmInstance.memory_grow`."""
+        more = check_pages(pages)
+        return await self._on_memory(lambda watch: self._talk.memory.grow(more, watch))
 
     async def _on_memory(self, action: Callable[[monitor.Watch], Awaitable[_T]]) -> _T:
         wall_s = self._instance._limits.wall_s

@@ -83,6 +83,16 @@ class Memory:
                 return
             self._remote.look(time.monotonic(), watch)
 
+    async def grow(self, pages: int, watch: monitor.Watch) -> int:
+        """The number of pages before, or -1 when it may not be that large."""
+        await self._port.send(m.MEM_GROW, m.MemGrow(pages, self._number).frame(), watch)
+        kind, payload = await self._receive(watch, first=True)
+        if kind != m.MEM_GROWN:
+            raise self._port.channel.broke("MEM_GROWN was due")
+        grown: m.MemGrown = self._port.channel.decode(m.MemGrown, payload)
+        self._remote.where = grown.base, grown.size
+        return grown.before
+
     async def _copy(self, address: int, offset: int, length: int, watch: monitor.Watch, *, write: bool) -> bool:
         """Copy piece by piece; whether that is allowed here. Raises the verdict on a worker that is gone, or lied."""
         remote, handle, done = self._remote, self._port.handle, 0
