@@ -1,4 +1,4 @@
-"""What the supervisor says to one worker, and what it makes of the answers. Used by the holder of the turn only.
+"""What the supervisor says to one worker. What it makes of the answers is in `answers`. For the holder of the turn only.
 
 Every operation marks the worker busy before its first byte is written and idle after a whole valid reply; whoever
 gives the turn back kills a worker that is still busy. A reply that is not legal, not whole, or makes no sense is a
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ..callbacks import Callback
 from ..calls import FuelMeter
-from ..errors import CallError, Cause, CompileError, InstantiationError, MemoryAccessError, TrapCode, WasmError
+from ..errors import CallError, Cause, CompileError, InstantiationError, MemoryAccessError
 from ..externs import FuncType
 from ..limits import Limits
 from ..platform import os_
@@ -24,6 +24,7 @@ from ..protocol.frames import HEADER
 from ..slots import SLOT_BYTES
 from ..values import WasmVal
 from . import monitor
+from .answers import Answers
 from .calling import CLOSE_S, FIELDS, Cores, Export
 from .channel import INTERRUPT_GRACE_S, SPIN_S
 from .housekeeper import Housekeeper
@@ -52,7 +53,7 @@ _FREE: Final = m.FREE
 _NOWHERE: Final = (0, 0)
 
 
-class Conversation:
+class Conversation(Answers):
     """See the module's text."""
 
     def __init__(
@@ -99,15 +100,6 @@ class Conversation:
         channel.computing = cores.computing
         self._answered_soon = False  # whether the last answer came while we span: then the worker is awake
         channel.cap = max(m.SMALL_CAP, limits.message_bytes) + _FRAME_SLACK
-
-    @property
-    def busy(self) -> bool:
-        """Whether an operation of this instance is under way."""
-        return self.handle.busy is self
-
-    @busy.setter
-    def busy(self, on: bool) -> None:
-        self.handle.busy = self if on else None
 
     def begin(self, started: float, wall_s: float | None, *, call: bool = False) -> monitor.Watch:
         """An operation starts (its time counts from `started`): from here on, leaving means killing.
@@ -303,24 +295,6 @@ class Conversation:
             kind, payload = self.serving.converse(kind, payload, watch, spin=bool(self._flags & _FREE))
         return self.conclude(export, budget, kind, payload, watch, plain=plain)
 
-    def conclude(
-        self, export: Export, budget: int, kind: int, payload: memoryview | bytes, watch: monitor.Watch, *, plain: bool
-    ) -> Any:
-        """What a CALL comes to by this reply."""
-        self._answered_at = time.monotonic()
-        if self._channel.interrupted:
-            raise self._stopped(kind, payload, budget, watch)
-        if kind != m.RESULT or len(payload) != export.reply_payload:
-            raise self._failure(kind, payload, budget)
-        used, *where = m.RESULT_LAYOUT.unpack_from(payload)
-        raws = export.results.raw_values(payload, m.RESULT_LAYOUT.size)
-        self._settle(used, budget)
-        self.memory.where = tuple(where)
-        self.busy = False
-        if self.serving.error is not None:  # of a pd_log, after which the guest made no host call any more
-            raise self.serving.take_error()
-        return export.results.plain(raws) if plain else export.results.make(raws)
-
     def _send(self, export: Export, kind: int, frame: bytes, watch: monitor.Watch) -> None:
         """`frame`, in one write with RESOLVE if the worker does not know the export yet."""
         resolve = self.resolving(export)
@@ -383,79 +357,6 @@ class Conversation:
         width = export.stride // SLOT_BYTES
         head = m.CALL_MANY_LAYOUT.pack(export.number, flags, budget, _micros(watch.wall_s), rows, width)
         return b"".join((HEADER.pack(len(head) + len(data), m.CALL_MANY), head, data))
-
-    def batch_results(
-        self,
-        export: Export,
-        kind: int,
-        payload: memoryview | bytes,
-        rows: int,
-        results: list[list[WasmVal]],
-        budget: int,
-    ) -> m.Results:
-        """What RESULTS says; its results are appended."""
-        stride, width = export.stride, export.stride // SLOT_BYTES
-        self._answered_at = time.monotonic()
-        if kind != m.RESULTS:
-            raise self._channel.broke("RESULTS was due")
-        reply: m.Results = self._channel.decode(m.Results, payload)
-        if reply.width != width or reply.done > rows or reply.failed != (reply.done < rows):
-            raise self._channel.broke("a batch's reply does not match its rows")
-        if self.serving.error is not None and not reply.failed:
-            raise self._channel.broke("it went on after its host function had failed")
-        self._settle(reply.fuel, budget)
-        self.memory.where = reply.base, reply.size
-        results += export.results.decode_rows(reply.slots, stride, reply.done)
-        return reply
-
-    def batch_error(
-        self, kind: int, payload: memoryview | bytes, results: list[list[WasmVal]], watch: monitor.Watch
-    ) -> WasmError:
-        """What the row after `results` ended in, as RESULTS announced."""
-        stopped = self._channel.interrupted
-        error = self._stopped(kind, payload, 0, watch) if stopped else self._failure(kind, payload, 0)
-        error.row, error.results = len(results), results
-        return error
-
-    # --- replies ---
-
-    def _failure(
-        self, kind: int, payload: memoryview | bytes, budget: int, legal: frozenset[int] = m.Failure.OF_CALL
-    ) -> WasmError:
-        """The error that a reply other than the expected one stands for; the worker is idle again."""
-        if kind != m.ERROR:
-            raise self._channel.broke("a reply of the wrong size")
-        message = self._channel.decode(m.Error, payload)
-        if message.failure not in legal:
-            raise self._channel.broke(f"an error of kind {message.failure}, which this cannot end in")
-        self._settle(message.fuel, budget)
-        self.memory.where = message.base, message.size
-        if self.serving.cannot_be(remote=message.failure in (m.Failure.REMOTE, m.Failure.START_REMOTE)):
-            raise self._channel.broke("it tells of a failure that cannot have happened")
-        starved = self.handle.starved(message)
-        if starved is not None:
-            return starved
-        self.busy = False
-        return monitor.failure(message) if self.serving.error is None else self.serving.take_error()
-
-    def _stopped(self, kind: int, payload: memoryview | bytes, budget: int, watch: monitor.Watch) -> WasmError:
-        """The deadline's verdict after an interrupt; only the interrupt's own trap proves that none is under way."""
-        verdict = monitor.wall_exceeded(watch.wall_s)
-        if kind == m.ERROR:
-            message = self._channel.decode(m.Error, payload)
-            trapped = message.failure == m.Failure.TRAP and message.trap_code == TrapCode.INTERRUPT.value
-            if trapped and not self.serving.cannot_be(remote=False):
-                self._settle(message.fuel, budget)
-                self.memory.where = message.base, message.size
-                self.busy = False
-                return verdict if self.serving.error is None else self.serving.take_error()
-        return self.serving.after_all(self.handle.condemn(verdict))
-
-    def _settle(self, used: int, budget: int) -> None:
-        """Book the fuel that the worker reports, after checking it for sense."""
-        if used > budget:
-            raise self._channel.broke("more fuel used than there was")
-        self.fuel.settle(used)
 
 
 def _micros(wall_s: float | None) -> int:

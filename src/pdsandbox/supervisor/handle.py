@@ -31,7 +31,7 @@ from .ends import Ends
 from .latch import Latch
 
 if TYPE_CHECKING:
-    from .conversation import Conversation
+    from .answers import Answers
 
 STDERR_BYTES: Final = 4096
 # The fork server reports an end within a millisecond, unless other processes hold every core.
@@ -70,7 +70,7 @@ class Handle(Body):
         self._registry = registry  # of those that hold descriptors; adding and discarding are atomic
         self.renew_turn()
         #: Whose operation is under way: set before the first byte of a request, None after a whole valid reply.
-        self.busy: Conversation | None = None
+        self.busy: Answers | None = None
         self._unsaid: collections.deque[bytes] = collections.deque()
         self.watch: monitor.Watch | None = None  # of the operation that runs, for whoever has to judge a death
         self.host_deadline: float | None = None  # set while a host function runs in the thread of the call

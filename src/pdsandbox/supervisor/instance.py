@@ -172,12 +172,10 @@ class Instance(WasmInstance):
 
     def _call_for_receipt(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
         """`_call`, for somebody who wants a receipt."""
-        most_s = self._wall(wall_s)
-
-        def operation() -> Any:
-            return self._talk.call(self._look_up(func), args, time.monotonic(), most_s, fuel, plain)
-
-        return self._booked("call", func, most_s, operation)
+        most_s, call = self._wall(wall_s), self._talk.call
+        return self._booked(
+            "call", func, most_s, lambda: call(self._look_up(func), args, time.monotonic(), most_s, fuel, plain)
+        )
 
     def _booked(self, kind: str, func: object, wall_s: float | None, operation: Callable[[], _T]) -> _T:
         """`_in_turn`, with a receipt where somebody wants one."""
@@ -185,8 +183,8 @@ class Instance(WasmInstance):
             return self._in_turn(wall_s, operation)
         from .accounts import keep  # most programs want none
 
-        what = (kind, func, self._module.sha256)
-        return keep(book, what, self._talk, lambda do: self._in_turn(wall_s, do), operation)
+        in_turn = functools.partial(self._in_turn, wall_s)
+        return keep(book, (kind, func, self._module.sha256), self._talk, in_turn, operation)
 
     def _look_up(self, func: object) -> Export:
         """An export that has not been called yet."""
