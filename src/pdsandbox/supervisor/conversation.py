@@ -1,4 +1,4 @@
-"""What the supervisor says to one worker. What it makes of the answers is in `answers`. For the holder of the turn only.
+"""What the supervisor says to one worker. What it makes of the answers is in `answers`. For whoever holds the turn.
 
 Every operation marks the worker busy before its first byte is written and idle after a whole valid reply; whoever
 gives the turn back kills a worker that is still busy. A reply that is not legal, not whole, or makes no sense is a

@@ -126,12 +126,10 @@ class Instance(WasmInstance):
 
         def operation() -> None:
             started = time.monotonic()
-            name = check_name(func)
-            export = self._exports.get(name) or self._look_up(name)
+            export = self._look_up(func)
             stride = export.stride
             count, data = encode_rows(export.params, rows, stride)
-            budget = self._talk.fuel.begin(fuel)
-            watch = self._talk.begin(started, wall_s, call=True)
+            budget, watch = self._talk.fuel.begin(fuel), self._talk.begin(started, wall_s, call=True)
             most = max(1, self._limits.message_bytes // max(SLOT_BYTES, stride))
             for at in range(0, count, most):
                 few = min(most, count - at)
@@ -167,8 +165,8 @@ class Instance(WasmInstance):
         """See `WasmInstance.output`. There is one also of an instance that has gone."""
         from . import program
 
-        wall_s = self._limits.wall_s
-        return self._in_turn(wall_s, lambda: program.written(self._talk, wall_s), usable=False)
+        most_s = self._limits.wall_s
+        return self._in_turn(most_s, lambda: program.written(self._talk, most_s), usable=False)
 
     def _call_for_receipt(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
         """`_call`, for somebody who wants a receipt."""
@@ -183,8 +181,8 @@ class Instance(WasmInstance):
             return self._in_turn(wall_s, operation)
         from .accounts import keep  # most programs want none
 
-        in_turn = functools.partial(self._in_turn, wall_s)
-        return keep(book, (kind, func, self._module.sha256), self._talk, in_turn, operation)
+        sha256 = self._module.sha256
+        return keep(book, (kind, func, sha256), self._talk, lambda do: self._in_turn(wall_s, do), operation)
 
     def _look_up(self, func: object) -> Export:
         """An export that has not been called yet."""
@@ -395,8 +393,8 @@ class Instance(WasmInstance):
     def usage(self) -> tuple[float, int] | None:
         """(seconds of CPU time, bytes resident at most) of the worker over its life, the time before it had the guest
         included; None until it has ended, and where that cannot be known."""
-        cpu_us, peak_bytes = self._handle.used
-        return None if cpu_us is None or peak_bytes is None else (cpu_us / 1e6, peak_bytes)
+        cpu_us, peak = self._handle.used
+        return None if cpu_us is None or peak is None else (cpu_us / 1e6, peak)
 
     def __repr__(self) -> str:
         return f"<Instance in worker {self.pid}{'' if self.alive else ', gone'}>"
