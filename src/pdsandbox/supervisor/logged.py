@@ -36,13 +36,23 @@ _LINES: Final = {
 }
 
 
+_loggers: dict[str, Any] = {}
+
+
 def wanted(name: str) -> bool:
-    """Whether anybody would see an event of this class."""
+    """Whether anybody would see an event of this class.
+
+    Asked by whoever publishes, so without the lock of `logging` that `getLogger` and `isEnabledFor` take: an interrupt
+    between two lines of theirs leaves it taken for ever, and the next to wait for it would be the housekeeper.
+    """
     room, level, _ = _LINES[name]
-    get_logger = getattr(sys.modules.get("logging"), "getLogger", None)
-    if get_logger is None:  # nobody, or nobody yet, has asked for more than is shown anyway
-        return level >= _WARNING
-    return bool(get_logger(f"pdsandbox.{room}").isEnabledFor(level))
+    logger = _loggers.get(room)
+    if logger is None:
+        get_logger = getattr(sys.modules.get("logging"), "getLogger", None)
+        if get_logger is None:  # nobody, or nobody yet, has asked for more than is shown anyway
+            return level >= _WARNING
+        logger = _loggers.setdefault(room, get_logger(f"pdsandbox.{room}"))
+    return not logger.disabled and logger.manager.disable < level >= logger.getEffectiveLevel()
 
 
 def write(event: Event) -> None:
