@@ -50,13 +50,17 @@ class Running:
 @pytest.fixture(scope="session")
 def python(python_example, host):
     """python(script, offers={}): what the script came to, on each host."""
-    return Running(python_example, python_example.MICROPYTHON, host)
+    running = Running(python_example, python_example.MICROPYTHON, host)
+    yield running
+    running.module = None  # in-process it keeps a file open, and pytest may keep this object longer than its host
 
 
 @pytest.fixture(scope="session")
 def javascript(javascript_example, host):
     """javascript(script, offers={}): what the script came to, on each host."""
-    return Running(javascript_example, javascript_example.QUICKJS, host)
+    running = Running(javascript_example, javascript_example.QUICKJS, host)
+    yield running
+    running.module = None  # in-process it keeps a file open, and pytest may keep this object longer than its host
 
 
 @pytest.fixture
