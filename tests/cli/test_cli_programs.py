@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import programs
 import pytest
+import wasi_programs
 from shelling import write
 
 RUN = [sys.executable, "-m", "pdsandbox", "run"]
@@ -31,8 +31,8 @@ def run(*args: Any, **options: Any) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.fixture
 def guest(tmp_path: Path) -> Callable[[str], str]:
-    """guest("CAT"): a file with that program of `programs`."""
-    return lambda name: str(write(tmp_path, f"{name.lower()}.wat", getattr(programs, name)))
+    """guest("CAT"): a file with that program of `wasi_programs`."""
+    return lambda name: str(write(tmp_path, f"{name.lower()}.wat", getattr(wasi_programs, name)))
 
 
 def in_shell(line: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
@@ -223,7 +223,7 @@ def test_invoke(guest: Callable[[str], str]) -> None:
 
 def test_a_clock_and_random_numbers_of_its_own(tmp_path: Path) -> None:
     """The same each time."""
-    text = programs.program(
+    text = wasi_programs.program(
         """(drop (call $now (i32.const 0) (i64.const 1) (i32.const 1024)))
   (drop (call $random (i32.const 1032) (i32.const 8)))
   (drop (call $out (i32.const 1) (i32.const 1024) (i32.const 16)))"""

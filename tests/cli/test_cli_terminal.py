@@ -13,9 +13,9 @@ import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import programs
 import psutil
 import pytest
+import wasi_programs
 from shelling import write
 
 from pdsandbox.cli import hostile
@@ -53,8 +53,8 @@ else:
 
 @pytest.fixture
 def guest(tmp_path: Path) -> Callable[[str], str]:
-    """guest("CAT"): a file with that program of `programs`."""
-    return lambda name: str(write(tmp_path, f"{name.lower()}.wat", getattr(programs, name)))
+    """guest("CAT"): a file with that program of `wasi_programs`."""
+    return lambda name: str(write(tmp_path, f"{name.lower()}.wat", getattr(wasi_programs, name)))
 
 
 class Terminal:
