@@ -135,11 +135,16 @@ class ForkServer:
         )
         compiling = self._begin_compiling(warmup.SOURCE)
         self._compile = compiler.run
-        if self._config.cgroup:
-            self._cgroups = cgroup.Leaves(self._config.cgroup, self._pid)
-        cpu_s = {c.Role.WORKER: self._config.cpu_s, c.Role.COMPILER: self._config.compiler_cpu_s}
-        self._lockdown = lockdown.Lockdown(self._config.layers, cpu_s)
-        self._lockdown.prepare()  # while the child compiles
+        try:  # while the child compiles
+            if self._config.cgroup:
+                self._cgroups = cgroup.Leaves(self._config.cgroup, self._pid)
+            cpu_s = {c.Role.WORKER: self._config.cpu_s, c.Role.COMPILER: self._config.compiler_cpu_s}
+            self._lockdown = lockdown.Lockdown(self._config.layers, cpu_s)
+            self._lockdown.prepare()
+        except BaseException:
+            os.kill(compiling[0], signal.SIGKILL)
+            os.waitpid(compiling[0], 0)
+            raise
         artifact = _compiled(*compiling)
         warm = warmup.warm(self._engine, artifact)
         self._worker = loop.Worker(self._engine, warm, self._config)
