@@ -1,7 +1,7 @@
 """Events as lines of the standard `logging` module: which logger, which level, which words, which fields.
 
 Loggers: `pdsandbox.worker`, `pdsandbox.compile`, `pdsandbox.forkserver`, `pdsandbox.events`. A worker's death is INFO,
-whatever it died of: whoever called gets it as an error. WARNING is what no caller hears of. The fields of an event are
+whatever it died of, and so is the fork server's: whoever called gets it as an error. WARNING is what no caller hears of. The fields of an event are
 attributes of the record, each with `pd_` before its name, and `pd_event` is its class; values are str, int, float, bool
 or None.
 """
@@ -23,7 +23,7 @@ _DEBUG, _INFO, _WARNING, _ERROR = 10, 20, 30, 40
 # What happens to a healthy plugin is for who debugs; what ends one is for who runs it. By class: see `journal`.
 _LINES: Final = {
     "ForkServerStarted": ("forkserver", _DEBUG, "fork server {pid} is warm after {seconds:.3f} s"),
-    "ForkServerLost": ("forkserver", _WARNING, "fork server {pid} is lost with {children} children: {reason}"),
+    "ForkServerLost": ("forkserver", _INFO, "fork server {pid} is lost with {children} children: {reason}"),
     "WorkerStarted": ("worker", _DEBUG, "{role} {worker} started, pid {pid}"),
     "WorkerRefused": ("worker", _INFO, "{role} {worker} was refused: {message}"),
     "WorkerReady": ("worker", _DEBUG, "worker {worker}, pid {pid}, is ready after {seconds:.4f} s: {sha256}"),
