@@ -22,6 +22,7 @@ from pdsandbox.platform import os_
 from pdsandbox.protocol import control as c
 from pdsandbox.supervisor import forkclient
 from pdsandbox.supervisor.forkclient import ForkServer
+from pdsandbox.supervisor.journal import Journal
 
 PARTS = TIMES
 ROUNDS = 1000
@@ -99,7 +100,7 @@ def packet(dice: Dice, tickets: list[int]) -> tuple[bytes, int]:
 def run(seed: int, dead: int) -> str:
     """A fork server, two children asked for, up to ten packets; what it came to."""
     dice = Dice(seed)
-    server = ForkServer("python", CONFIG, set())
+    server = ForkServer("python", CONFIG, set(), Journal())
     process = FakeProcess.last
     handles = [server.spawn(c.Role.WORKER, server) for _ in range(2)]
     tickets = [handle.ticket for handle in handles]

@@ -196,6 +196,7 @@ def test_a_lost_fork_server(host, told):
     instances = [make_guest(host) for _ in range(3)]
     first = told.one(events.ForkServerStarted)
     assert host.stats().fork_server == first.pid
+    told.one(events.WorkerEnded, compiler=True)  # which is no child of it any more
     os.kill(first.pid, signal.SIGKILL)
     lost = told.one(events.ForkServerLost)
     assert (lost.pid, lost.children, lost.reason) == (first.pid, 3, "the fork server died")
