@@ -217,7 +217,8 @@ def test_a_fork_server_that_cannot_start(tmp_path):
             with pytest.raises(CompileError, match="no such thing as Python") as caught:
                 host.compile(ADD)
             assert caught.value.cause is Cause.HOST
-    assert len(starts.read_text().splitlines()) <= 6
+    # For each compile: one that may be gone before it is used, and three attempts.
+    assert len(starts.read_text().splitlines()) <= 8
 
 
 def test_a_fork_server_of_another_version(tmp_path):
