@@ -1,9 +1,9 @@
 """Events as lines of the standard `logging` module: which logger, which level, which words, which fields.
 
 Loggers: `pdsandbox.worker`, `pdsandbox.compile`, `pdsandbox.forkserver`, `pdsandbox.events`. A worker's death is INFO,
-whatever it died of, and so is the fork server's: whoever called gets it as an error. WARNING is what no caller hears of. The fields of an event are
-attributes of the record, each with `pd_` before its name, and `pd_event` is its class; values are str, int, float, bool
-or None.
+whatever it died of, and so is the fork server's: whoever called gets it as an error. WARNING is what no caller hears
+of. The fields of an event are attributes of the record, each with `pd_` before its name, and `pd_event` is its class;
+values are str, int, float, bool or None.
 """
 
 from __future__ import annotations
