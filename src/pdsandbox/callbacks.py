@@ -80,14 +80,15 @@ Run = Callable[[Memory, Any, int, tuple[bytes, ...], Any, int], None]
 
 
 class Callback:
-    """One offer, ready to `run`. `offer.fn` None is the stub of its `pd` convention."""
+    """One offer, ready to `run`. `offer.fn` None: the stub of its `pd` convention. `blobs`: whether bytes go along."""
 
-    __slots__ = ("fn", "nargs", "nresults", "offer", "run")
+    __slots__ = ("blobs", "fn", "nargs", "nresults", "offer", "run")
 
     def __init__(self, offer: Offer) -> None:
         self.offer = offer
         self.nargs = len(offer.type.params) * SLOT_BYTES
         self.nresults = len(offer.type.results) * SLOT_BYTES
+        self.blobs = offer.pd in ("pd_send", "pd_log")
         self.fn: Callable[..., Any] = offer.fn if offer.fn is not None else _STUBS[offer.pd or ""]
         self.run: Run = _typed(self.fn, offer) if offer.pd is None else _pd(self.fn, offer.pd)
 

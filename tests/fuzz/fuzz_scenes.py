@@ -209,6 +209,12 @@ SCENES: dict[str, Scene] = {
         [CALL_ONE, CALL_ONE, ("set_fuel", 50), CALL_ONE, CALL_ONE],
     ),
     "host calls": Scene([[LOADED], [calls(0), SENDS, WAITS_FOR_LOG, LOGS, ASKS_TIME, calls(4), ONE]], [CALL_ONE]),
+    "host calls that follow closely": Scene(
+        [[LOADED], [calls(0), calls(0), calls(2), ASKS_TIME, calls(9), calls(4), ONE], [calls(0), calls(7), ONE]],
+        [CALL_ONE, CALL_ONE],
+    ),
+    "one of many host calls raises": Scene([[LOADED], [*[calls(0)] * 3, calls(RAISES)], [ONE]], [CALL_ONE, CALL_ONE]),
+    "more host calls than are allowed": Scene([[LOADED], [*[calls(0)] * 9, ONE]], [CALL_ONE], broken=True),
     "nested reads and writes": Scene([[LOADED], [calls(2), calls(9), calls(8), ONE]], [CALL_ONE]),
     "large nested accesses": Scene([[LOADED], [calls(3), calls(5), NONE], [NONE]], [("call", "none", [])] * 2),
     "nested accesses outside": Scene([[LOADED], [calls(7), calls(6)], [ONE]], [CALL_ONE, CALL_ONE]),
@@ -286,6 +292,9 @@ SCENES: dict[str, Scene] = {
         [[LOADED], [m.HostCall(0, _slots(0), b"x").frame(), ONE]], [CALL_ONE], broken=True
     ),
     "bytes with the time": Scene([[LOADED], [m.HostCall(3, b"", b"", b"x").frame(), ONE]], [CALL_ONE], broken=True),
+    "bytes that it does not take, at last": Scene(
+        [[LOADED], [calls(0), calls(0), m.HostCall(0, _slots(0), b"", b"x").frame(), ONE]], [CALL_ONE], broken=True
+    ),
     "two messages in a log": Scene(
         [[LOADED], [m.HostLog(2, _slots(1, 0, 2), b"a", b"b").frame(), ONE]], [CALL_ONE], broken=True
     ),

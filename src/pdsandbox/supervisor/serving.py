@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 _read: Final = os_.read_raw
 _write: Final = os_.write_raw
 _HEADER: Final = struct.Struct("<II")
-_LEAST: Final = HEADER_BYTES + m.HOST_CALL_LAYOUT.size
+# A whole frame up to its slots. The header's three zero bytes make its kind a number of 32 bits.
+_HOST_CALL: Final = struct.Struct("<II" + m.HOST_CALL_LAYOUT.format[1:])
+_SLOTS_IN_VIEW: Final = _HOST_CALL.size
+_LEAST: Final = _HOST_CALL.size
+# Between two looks at a worker whose host calls follow each other closely; reading the clock is cheaper than asking.
+_LOOK_S: Final = 500e-6
 
 
 @functools.cache
@@ -73,6 +78,7 @@ class Serving:
         channel.reserve(max((HEADER_BYTES + callback.nresults for callback in callbacks), default=0))
         self._handle = channel.handle
         self._callbacks = callbacks
+        self._sizes = [_size(HEADER_BYTES + callback.nresults) for callback in callbacks]  # of their answers
         self._memory = memory
         self._turn = turn
         self._limits = limits
@@ -95,7 +101,7 @@ class Serving:
         self, kind: int, payload: memoryview | bytes, watch: monitor.Watch, *, spin: bool
     ) -> tuple[int, memoryview | bytes]:
         """Serve host calls until something else comes. One that failed ends the call: only that may be said then."""
-        channel, handle, housekeeper = self._channel, self._handle, self._housekeeper
+        handle, housekeeper = self._handle, self._housekeeper
         memory = HostMemory(self._memory, self._turn, watch, self._look)
         housekeeper.watch_host_calls(handle)
         try:
@@ -111,10 +117,10 @@ class Serving:
                     answered = self._serve(kind, payload, memory, watch)
                 if answered is not None:
                     kind, payload = self._answer(answered, watch, spin)
+                    if spin and kind == m.HOST_CALL and isinstance(payload, memoryview):  # it stands in `view`
+                        kind, payload = self._closely(HEADER_BYTES + len(payload), memory, watch)
                     continue
-                kind, payload = channel.receive(watch, spin=spin)
-                if self.error is not None and not self._log_failed and kind not in (m.ERROR, m.RESULTS):
-                    raise channel.broke("it went on after its host function had failed")
+                kind, payload = self._receive(watch, spin=spin)
         except WasmError as exc:
             self.after_all(exc)
             raise
@@ -153,8 +159,7 @@ class Serving:
         For a guest that calls again and again this is one write and a few reads; `Orders` would end where it began.
         """
         channel, size = self._channel, HEADER_BYTES + callback.nresults
-        if channel.held:
-            raise channel.broke("it said more than it was asked")
+        self._check_silent()
         HEADER.pack_into(channel.out, 0, callback.nresults, m.HOST_RETURN)
         done = _write(channel.writing, channel.out_at, _size(size))
         got = _read(*channel.reading)
@@ -166,6 +171,71 @@ class Serving:
                 return kind, channel.view[HEADER_BYTES:got]
         channel.resume(m.HOST_RETURN, size, done, got, watch)
         return channel.receive(watch)
+
+    def _closely(self, got: int, memory: HostMemory, watch: monitor.Watch) -> tuple[int, memoryview | bytes]:
+        """A HOST_CALL of `got` bytes stands in `view`: serve it, and those that follow closely. What comes then.
+
+        It is `_serve` and `_answer` written out for functions that take no bytes along. A request that anything is
+        wrong with is left to those, who say what.
+        """
+        channel, handle, housekeeper, remote = self._channel, self._handle, self._housekeeper, self._memory
+        callbacks, sizes, view, out, reading = self._callbacks, self._sizes, channel.view, channel.out, channel.reading
+        deadline, clock, look_at = watch.deadline, time.monotonic, 0.0
+        kind, done, nbytes = m.HOST_CALL, 0, 0
+        while done == nbytes and got >= _LEAST:
+            length, kind, index, nslots, first, second, base, size = _HOST_CALL.unpack_from(view)
+            if kind != m.HOST_CALL or got != HEADER_BYTES + length or index >= len(callbacks) or first or second:
+                break
+            callback = callbacks[index]
+            if nslots != callback.nargs or got != _SLOTS_IN_VIEW + nslots or callback.blobs:
+                break
+            if self._calls_left < 1 or self._bytes_left < nslots:
+                break
+            now = clock()
+            if now >= look_at:
+                look_at = now + _LOOK_S
+                self._look(now, watch)
+            remote.where = base, size
+            self.served += 1
+            self._calls_left -= 1
+            self._bytes_left -= nslots
+            failure: WasmError | None = None
+            handle.host_deadline = deadline
+            try:
+                if deadline < housekeeper.next_wake:
+                    housekeeper.wake()
+                callback.run(memory, view, _SLOTS_IN_VIEW, (), out, HEADER_BYTES)
+            except (CallError, MemoryAccessError) as exc:
+                failure = exc
+            finally:
+                handle.host_deadline = None
+            if failure is not None or handle.attention or memory.torn or channel.held:
+                self._judge(kind, failure, memory, watch)
+                if failure is not None:
+                    return self._receive(watch)
+                self._check_silent()
+            nbytes = HEADER_BYTES + callback.nresults
+            _HEADER.pack_into(out, 0, callback.nresults, m.HOST_RETURN)
+            done = _write(channel.writing, channel.out_at, sizes[index])
+            got = _read(*reading)
+            if got < 0 and done == nbytes:
+                got = channel.spin_in_call(*reading, clock() + SPIN_S)
+        if not nbytes:
+            return kind, view[HEADER_BYTES:got]
+        channel.resume(m.HOST_RETURN, nbytes, done, got, watch)
+        return channel.receive(watch)
+
+    def _check_silent(self) -> None:
+        """The verdict on a worker that talks while it waits for an answer."""
+        if self._channel.held:
+            raise self._channel.broke("it said more than it was asked")
+
+    def _receive(self, watch: monitor.Watch, *, spin: bool = False) -> tuple[int, memoryview | bytes]:
+        """What comes when no answer was due, or a failure was told."""
+        kind, payload = self._channel.receive(watch, spin=spin)
+        if self.must_end and kind not in (m.ERROR, m.RESULTS):
+            raise self._channel.broke("it went on after its host function had failed")
+        return kind, payload
 
     def _serve(
         self, kind: int, payload: memoryview | bytes, memory: HostMemory, watch: monitor.Watch
@@ -187,16 +257,21 @@ class Serving:
             failure = exc
         finally:
             handle.host_deadline = None
+        self._judge(kind, failure, memory, watch)
+        return callback if failure is None and kind == m.HOST_CALL else None
+
+    def _judge(self, kind: int, failure: WasmError | None, memory: HostMemory, watch: monitor.Watch) -> None:
+        """A host function has returned, or failed: then the worker is told. Raises the verdict on a worker that is not
+        to hear anything any more."""
+        handle = self._handle
         verdict = handle.verdict if handle.attention else None
         if verdict is not None:
             raise verdict  # the housekeeper's, at the deadline; or close, or kill
         if memory.torn:
             raise handle.condemn(monitor.abandoned()) from failure
-        if failure is None:
-            return callback if kind == m.HOST_CALL else None
-        self.error, self._log_failed = failure, kind == m.HOST_LOG
-        channel.send(m.HOST_FAIL, HOST_FAIL, watch)
-        return None
+        if failure is not None:
+            self.fail(failure, of_log=kind == m.HOST_LOG)
+            self._channel.send(m.HOST_FAIL, HOST_FAIL, watch)
 
     def harvest(self) -> None:
         """The operation is being left half-way: keep what the worker had said of output."""
