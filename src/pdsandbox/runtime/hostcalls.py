@@ -31,11 +31,12 @@ Ask = Callable[[int, tuple[bytes, ...]], None]
 class Remote(Protocol):
     """Runs host functions elsewhere."""
 
-    def bind(self, index: int, nargs: int, nresults: int, *, answered: bool) -> Ask:
+    def bind(self, index: int, nargs: int, nresults: int, *, blobs: bool, answered: bool) -> Ask:
         """What asks for function number `index`: (address of the slots, the bytes that go along).
 
-        `nargs` bytes of argument slots are read there; once it returns, `nresults` bytes of result slots are. If it is
-        not `answered`, it returns before the function has run. Whatever it raises ends the guest's call unchanged.
+        `nargs` bytes of argument slots are read there; once it returns, `nresults` bytes of result slots are. Without
+        `blobs`, none ever go along. If it is not `answered`, it returns before the function has run. Whatever it raises
+        ends the guest's call unchanged.
         """
 
 
@@ -89,7 +90,8 @@ class HostCalls:
         if isinstance(offer, RemoteOffer):
             if self._remote is None:
                 raise ValueError("a remote offer, but no remote")
-            ask = self._remote.bind(offer.index, nargs, nresults, answered=offer.pd != "pd_log")
+            answered, copies = offer.pd != "pd_log", blobs is not None
+            ask = self._remote.bind(offer.index, nargs, nresults, blobs=copies, answered=answered)
 
             def raw(address: int) -> None:
                 copied = () if blobs is None else blobs(self, at(address))

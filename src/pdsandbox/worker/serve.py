@@ -1,9 +1,8 @@
 """What a worker does once a guest stands: one request after the other, until the supervisor leaves.
 
 One thread. It owns the request pipe's read end, the reply pipe's write end and the guests. The number of an export says
-which guest's it is; every other request names its instance. A call's slots are worked on
-where they were received and the reply is written from there: both have them at the same place. What arrives during a
-host call goes to a second buffer, because the engine will still write its results into the first.
+which guest's it is; every other request names its instance. A call's slots are worked on where they were received and
+the reply is written from there: both have them at the same place. What is asked during a call is `asking`'s.
 
 A warm call stays within `serve`: one read, one C call between setting and reading fuel, one write, every argument of
 every C call made beforehand. Whatever is not a whole CALL of an export that is known goes the longer way.
@@ -23,20 +22,17 @@ from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.frames import HEADER, HEADER_BYTES
 from ..runtime.guest import Export, Guest
-from ..runtime.hostcalls import Ask
 from ..slots import SLOT_BYTES
+from .asking import Asker
 from .faults import RemoteFailed, error_message
-from .pipes import BUFFER_BYTES, FIRST_SPIN_S, SPIN_S, WAKE_S, Backstop, Inbox, Leave, Outbox
+from .pipes import BUFFER_BYTES, FIRST_SPIN_S, SPIN_S, WAKE_S, Backstop, Leave
 from .tenant import Tenant
 
 _CALL_SLOTS: Final = HEADER_BYTES + m.CALL_LAYOUT.size
 _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
-_HOST_SLOTS: Final = HEADER_BYTES + m.HOST_CALL_LAYOUT.size
 # Whole frames up to their slots. The header's three zero bytes make its kind a number of 32 bits.
 _CALL: Final = struct.Struct("<II" + m.CALL_LAYOUT.format[1:])
 _RESULT: Final = struct.Struct("<II" + m.RESULT_LAYOUT.format[1:])
-_HOST_CALL: Final = struct.Struct("<II" + m.HOST_CALL_LAYOUT.format[1:])
-_HEADER: Final = struct.Struct("<II")
 #: What a guest's operation may end in.
 ENDINGS: Final = (WasmError, RemoteFailed, MemoryError)
 
@@ -57,24 +53,19 @@ class _Ready:
         self.reply = view[: self.reply_bytes]
 
 
-class Server:
+class Server(Asker):
     """See the module's text. Made in the fork server, with its buffers; `serve` runs in one fork."""
 
     def __init__(self) -> None:
-        self.inbox = Inbox()
-        self.outbox = Outbox()
+        super().__init__()
         self.backstop = Backstop()
         self._tenants: dict[int, Tenant] = {}
         #: Whose turn it is: of its guest is whatever is said next.
         self.tenant: Tenant
         self._guest: Guest
-        self._nested: Inbox | None = None
         self._exports: dict[int, tuple[Tenant, Export]] = {}  # by number
         self._ready: dict[int, _Ready] = {}
         self.inbox.moved = self._bind
-        self._flags = 0  # of the call that runs
-        #: Whether `pd_log` waits for no answer. It does while loading, and in a batch, where the row that fails counts.
-        self._pipelines = False
         #: Called with one more LOAD.
         self.on_load: Callable[[m.Load], None] | None = None
 
@@ -306,94 +297,3 @@ class Server:
             data = ctypes.c_char.from_buffer(payload, m.MEM_WRITE_HEAD)
             guest.memory_write_from(write.offset, ctypes.addressof(data), size)
         self.outbox.write(m.MemDone().frame())
-
-    # --- streams (worker.streams) ---
-
-    def answer(self) -> tuple[int, bytes]:
-        """(kind, payload) of the answer to what was asked in the middle of a call."""
-        inbox = self._inner()
-        kind, length = inbox.complete(inbox.spin(time.monotonic() + SPIN_S) if self._flags & m.FREE else -1)
-        return kind, bytes(inbox.view[HEADER_BYTES : HEADER_BYTES + length])
-
-    def look_for_failure(self) -> None:
-        """`RemoteFailed` if the supervisor has said that an earlier `pd_log` failed."""
-        if self._pipelines:
-            fd, at, size, _ = self._inner().target
-            got = os_.read_raw(fd, at, size)
-            if got >= 0:
-                self._failed_before(got)
-
-    # --- host calls to the supervisor (hostcalls.Remote) ---
-
-    def _inner(self) -> Inbox:
-        """Where messages arrive while the guest runs."""
-        if self._nested is None:
-            self._nested = Inbox()
-            self._nested.share(self.inbox)
-        return self._nested
-
-    def bind(self, index: int, nargs: int, nresults: int, *, answered: bool) -> Ask:
-        """See `hostcalls.Remote`."""
-        inbox, outbox, where = self._inner(), self.outbox, self._guest.where
-        request_bytes = _HOST_SLOTS + nargs
-        request = ctypes.create_string_buffer(request_bytes)
-        frame = memoryview(request).cast("B")
-        slots_at = ctypes.c_void_p(ctypes.addressof(request) + _HOST_SLOTS)
-        args_size, results_size = ctypes.c_size_t(nargs), ctypes.c_size_t(nresults)
-        reply_bytes = HEADER_BYTES + nresults
-        read, write, copy = os_.read_raw, os.write, os_.copy_bytes
-        clock, pack, unpack = time.monotonic, _HOST_CALL.pack_into, _HEADER.unpack_from
-
-        def ask(address: int, blobs: tuple[bytes, ...]) -> None:
-            kind = m.HOST_CALL if answered or not self._pipelines else m.HOST_LOG
-            first, second = (*blobs, b"", b"")[:2] if blobs else (b"", b"")
-            extra = len(first) + len(second)
-            base, nbytes = where() if self._flags & 4 else (0, 0)
-            pack(request, 0, request_bytes - 8 + extra, kind, index, nargs, len(first), len(second), base, nbytes)
-            copy(slots_at, address, args_size)
-            if extra:
-                outbox.write(b"".join((request, first, second)))
-            elif (done := write(outbox.fd, frame)) != request_bytes:
-                outbox.write_rest(frame[done:])
-            fd, at, size, view = inbox.target
-            got = read(fd, at, size)
-            if kind == m.HOST_LOG:
-                # Nothing is due. What may come is that an earlier one failed.
-                if got >= 0:
-                    self._failed_before(got)
-                return
-            if got < 0 and self._flags & 8:
-                got = inbox.spinner.read(fd, at, size, clock() + SPIN_S)
-            if got == reply_bytes and unpack(view) == (nresults, m.HOST_RETURN):
-                if nresults:
-                    copy(address, inbox.slots_at, results_size)
-            else:
-                self._await_return(got, address, nresults)
-
-        return ask
-
-    def _failed_before(self, got: int) -> None:
-        assert self._nested is not None
-        kind, _ = self._nested.complete(got)
-        if kind != m.HOST_FAIL:
-            raise SystemExit(f"unexpected message kind {kind} during a call")
-        raise RemoteFailed
-
-    def _await_return(self, got: int, address: int, nresults: int) -> None:
-        """The longer way: while its function runs, the supervisor may read and write the guest's memory."""
-        inbox = self._nested
-        assert inbox is not None
-        while True:
-            kind, length = inbox.complete(got)
-            payload = inbox.view[HEADER_BYTES : HEADER_BYTES + length]
-            if kind == m.HOST_RETURN and length == nresults:
-                ctypes.memmove(address, bytes(payload), nresults)
-                return
-            if kind == m.HOST_FAIL:
-                raise RemoteFailed
-            if kind not in (m.MEM_READ, m.MEM_WRITE):
-                raise SystemExit(f"unexpected message kind {kind} during a host call")
-            self._memory(kind, payload, self._guest)
-            got = -1
-            if self._flags & m.FREE:
-                got = inbox.spin(time.monotonic() + SPIN_S)
