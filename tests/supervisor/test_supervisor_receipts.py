@@ -127,10 +127,10 @@ def test_a_function_that_is_no_name(metered):
 
 def test_a_deadline():
     """Killed: how much fuel it used is known to nobody, its CPU time to the kernel."""
-    with Supervisor(limits=Limits(fuel=None, wall_s=0.5), spares=0) as host:
+    with Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0) as host:
         instance = make_guest(host)
         with receipts() as taken:
-            error = expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin"))
+            error = expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin", wall_s=0.5))
             again = expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin"))
         assert taken == [error.receipt, again.receipt]
         receipt = error.receipt
@@ -205,10 +205,10 @@ def test_a_lost_fork_server(metered):
 def test_an_interruptible_guest_survives():
     """At its deadline it is stopped, not killed; the engine has not booked the fuel of the loop that it was in."""
     engine = EngineConfig(fuel=True, interruptible=True)
-    with Supervisor(limits=Limits(fuel=None, wall_s=0.3), engine=engine, spares=0) as host:
+    with Supervisor(limits=Limits(fuel=None, wall_s=60.0), engine=engine, spares=0) as host:
         instance = make_guest(host)
         with receipts():
-            error = expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin"))
+            error = expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin", wall_s=0.3))
         assert instance.alive
         assert error.receipt.fuel is None
         assert error.receipt.cpu_s > 0

@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from .. import generation
+from .. import accounting, generation
 from ..calls import as_buffer, as_data, check_pages, check_range, encode_rows, plain_func
 from ..errors import CallError, MemoryAccessError, WasmError
-from ..protocol import messages as m
 from ..supervisor import monitor
 from ..supervisor.calling import LOOK_S, Export
 from ..supervisor.instance import _END_WAIT_S, Instance
 from ..values import WasmVal
 from .hosted import inside
+from .interrupted import hear_out
 from .port import Operation, Port
 from .starters import Starters
 from .talk import Talk, rows_at_once
@@ -34,8 +33,6 @@ __all__ = ["AsyncInstance"]
 _T = TypeVar("_T")
 # The housekeeper looks at an idle worker for some microseconds.
 _GLANCE_S: Final = LOOK_S
-# A guest that is about to answer need not be interrupted; an interrupt that crosses its answer would cost its worker.
-_ANSWER_S: Final = 0.001
 
 
 class AsyncInstance:
@@ -76,6 +73,8 @@ class AsyncInstance:
         return plain_func(name, self._instance._type_of(name), self._call)
 
     async def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
+        if accounting.wanted and accounting.book() is not None:
+            return await self._call_for_receipt(func, args, fuel, wall_s, plain)
         wall_s = self._instance._wall(wall_s)
         operation = await self._enter(wall_s)
         try:
@@ -109,7 +108,7 @@ class AsyncInstance:
             await self._talk.batch(export, count, data, started, wall_s, fuel, most, results)
 
         try:
-            await self._in_turn(wall_s, operation)
+            await self._booked("call_many", func, wall_s, operation)
         except WasmError as exc:
             if exc.results is None:
                 exc.results = results
@@ -127,12 +126,32 @@ class AsyncInstance:
             has_run, self._instance._has_run = self._instance._has_run, True
             return await self._talk.run(start, began, has_run=has_run, fuel=fuel, wall_s=wall_s)
 
-        return await self._in_turn(wall_s, operation)
+        return await self._booked("run", "_start", wall_s, operation)
 
     async def output(self) -> Output:
         """See `WasmInstance.output`."""
         wall_s = self._instance._limits.wall_s
         return await self._in_turn(wall_s, lambda: self._talk.written(wall_s), usable=False)
+
+    async def _call_for_receipt(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
+        """`_call`, for somebody who wants a receipt."""
+        most_s, call = self._instance._wall(wall_s), self._talk.call
+
+        async def operation() -> Any:
+            return await call(self._find(func), args, time.monotonic(), most_s, fuel, plain=plain)
+
+        return await self._booked("call", func, most_s, operation)
+
+    async def _booked(
+        self, kind: str, func: object, wall_s: float | None, operation: Callable[[], Awaitable[_T]]
+    ) -> _T:
+        """`_in_turn`, with a receipt where somebody wants one."""
+        if not accounting.wanted or (book := accounting.book()) is None:
+            return await self._in_turn(wall_s, operation)
+        from .accounts import keep  # most programs want none
+
+        what = kind, func, self._instance._module.sha256
+        return await keep(book, what, self._conversation, self._port, lambda do: self._in_turn(wall_s, do), operation)
 
     def _find(self, func: object) -> Export:
         instance = self._instance
@@ -276,9 +295,7 @@ class AsyncInstance:
                 handle.post_mortem(time.monotonic(), 0.0)  # it was not we who ended it
             elif calling is not None and self._may_interrupt(calling[-1]):
                 operation.running = False
-                task = port.loop.create_task(self._await_interrupted(*calling))
-                _draining.add(task)
-                task.add_done_callback(_draining.discard)
+                hear_out(port, self._conversation, calling, self._give_back)
                 return
         self._give_back(operation)
 
@@ -298,30 +315,6 @@ class AsyncInstance:
         port = self._port
         impossible = not self._handle.alive or port.loop.is_closed() or port.sending or port.channel.interrupted
         return watch.interruptible and not impossible
-
-    async def _await_interrupted(self, export: Export, budget: int, watch: monitor.Watch) -> None:
-        """Hear what a guest says that is asked to stop, in the place of a task that was cancelled. Nothing it wants is
-        done any more; one that says anything but that it has stopped, or had finished before, is killed."""
-        operation, talk, channel = Operation(self._port), self._conversation, self._port.channel
-        self._port.operation = operation
-        if channel.orders.legal(m.CALL):
-            channel.orders.advance(m.CALL)  # as it is when the reply is the first thing that is heard
-        hurried = replace(watch, deadline=min(watch.deadline, time.monotonic() + _ANSWER_S))
-        try:
-            while True:
-                kind, payload = await self._port.receive(hurried)
-                if kind == m.STREAM_OUT:
-                    talk.serving.keep(payload)
-                elif kind != m.HOST_LOG:
-                    break
-            if kind == m.RESULT and channel.interrupted:
-                return  # it may yet find the interrupt, in the next call
-            if kind in (m.RESULT, m.ERROR):
-                talk.conclude(export, budget, kind, payload, watch, plain=False)
-        except WasmError:
-            pass  # the verdict stands, and whoever comes next is told
-        finally:
-            self._give_back(operation)
 
     # --- the rest of the contract ---
 
@@ -380,7 +373,3 @@ class AsyncInstance:
 
     def __repr__(self) -> str:
         return f"<AsyncInstance in worker {self.pid}{'' if self.alive else ', gone'}>"
-
-
-#: Tasks of ours: a loop itself holds none.
-_draining: set[asyncio.Task[None]] = set()

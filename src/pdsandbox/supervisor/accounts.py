@@ -1,6 +1,7 @@
 """Measures one operation for its receipt: clocks, fuel, CPU time and memory of the worker before and after.
 
-Used only where somebody wants receipts; the turn is the operation's between `begin` and `end`.
+Used only where somebody wants receipts; the turn is the operation's between `begin` and `end`. How one waits for a
+turn, or for the end of a worker, is the caller's: `keep` is for threads.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from ..receipt import Receipt
 from .conversation import Conversation
 from .handle import Handle
 
-__all__ = ["keep"]
+__all__ = ["END_WAIT_S", "Account", "keep"]
 
 # SIGKILL to a report takes about a millisecond; longer only when other processes hold every core.
-_END_WAIT_S: Final = 1.0
+END_WAIT_S: Final = 1.0
 
 _T = TypeVar("_T")
 
@@ -33,7 +34,7 @@ def keep(
 ) -> _T:
     """`in_turn(operation)`, and a receipt of it in `book`, and in the error if it fails. `what`: the kind of operation,
     the function's name, and the module's SHA-256."""
-    account = _Account(talk.handle, talk.fuel)
+    account = Account(talk.handle, talk.fuel)
 
     def measured() -> _T:
         account.begin()
@@ -49,13 +50,15 @@ def keep(
         error = exc
         raise
     finally:
-        receipt = account.receipt(what, error)
-        if isinstance(error, WasmError):
-            error.receipt = receipt
-        book.enter(receipt)
+        if account.killed(error):
+            talk.handle.wait_ended(END_WAIT_S)
+        account.enter(book, what, error)
 
 
-class _Account:
+class Account:
+    """One operation's: `begin` and `end` in its turn, `enter` once that was given back, and the worker, where it was
+    `killed`, has had `END_WAIT_S` to end."""
+
     def __init__(self, handle: Handle, meter: FuelMeter) -> None:
         self._handle = handle
         self._meter = meter
@@ -81,16 +84,25 @@ class _Account:
         self._used = self._meter.used - self._fuel
         self._cpu_after = self._handle.cpu_s()
 
-    def receipt(self, what: tuple[str, object, str], error: BaseException | None) -> Receipt:
-        """Once the turn was given back. `what`: see `keep`."""
+    def killed(self, error: BaseException | None) -> bool:
+        """Whether it ended its worker, which takes a moment."""
+        return self._ran and error is not None and not self._handle.alive
+
+    def enter(self, book: Book, what: tuple[str, object, str], error: BaseException | None) -> None:
+        """Leave the receipt in `book`, and in the error. `what`: see `keep`."""
+        receipt = self._made(what, error)
+        if isinstance(error, WasmError):
+            error.receipt = receipt
+        book.enter(receipt)
+
+    def _made(self, what: tuple[str, object, str], error: BaseException | None) -> Receipt:
         if not self._ran:
             return self._receipt(what, error, queue_s=time.monotonic() - self._asked)
-        killed = error is not None and not self._handle.alive
+        killed = self.killed(error)
         if killed:
-            self._handle.wait_ended(_END_WAIT_S)
             self._cpu_after = self._handle.cpu_in_all
         before, after = self._cpu, self._cpu_after
-        stopped = killed or _cause(error) is Cause.WALL
+        stopped = killed or _cause(error) in (Cause.WALL, Cause.CANCELLED)
         return self._receipt(
             what,
             error,
