@@ -147,8 +147,8 @@ def test_a_deadline_while_the_loop_is_busy(on_loop):
     async def main(host):
         instance, other = await make(host), await make(host)
         await other.call("next")
-        task = asyncio.create_task(instance.call("spin", wall_s=0.2))
-        answered = asyncio.create_task(other.call("next", wall_s=0.2))
+        task = asyncio.create_task(instance.call("spin", wall_s=0.5))
+        answered = asyncio.create_task(other.call("next", wall_s=0.5))
         await asyncio.sleep(0)
         handle = instance._handle
         begun = time.monotonic()

@@ -118,9 +118,9 @@ def test_events_are_frozen(host, told):
 
 def test_a_deadline(told):
     """The first cause, not the SIGKILL that it led to."""
-    with Supervisor(limits=Limits(fuel=None, wall_s=0.2), spares=0, on_event=told) as host:
+    with Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0, on_event=told) as host:
         instance = make_guest(host)
-        expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin"))
+        expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin", wall_s=0.2))
         ended = told.one(events.WorkerEnded, compiler=False)
         assert (ended.cause, ended.message, ended.pid) == (
             Cause.WALL,
@@ -325,12 +325,12 @@ def test_a_hook_that_raises_or_blocks_hurts_nobody():
             assert gate.wait(PATIENCE_S)
         raise ValueError("no")
 
-    host = Supervisor(limits=Limits(fuel=None, wall_s=0.2), spares=0, on_event=hook)
+    host = Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0, on_event=hook)
     try:
         for _ in range(3):
             instance = make_guest(host)
             assert instance.call("ok")
-            expect(WallClockExceeded, Cause.WALL, lambda instance=instance: instance.call("spin"))
+            expect(WallClockExceeded, Cause.WALL, lambda instance=instance: instance.call("spin", wall_s=0.2))
         eventually(lambda: host.stats().workers_ended == {Cause.WALL: 3})
         host.close()
     finally:
@@ -388,11 +388,11 @@ def test_stats_of_a_parent_are_not_a_forks(host):
 
 
 def test_the_log(caplog):
-    """Loggers, levels and fields: a healthy life is DEBUG, a death INFO, a lost fork server WARNING."""
+    """Loggers, levels and fields: a healthy life is DEBUG, a death INFO."""
     caplog.set_level(logging.DEBUG, "pdsandbox")
-    with Supervisor(limits=Limits(fuel=None, wall_s=0.2), spares=0) as host:
+    with Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0) as host:
         instance = make_guest(host)
-        expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin"))
+        expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin", wall_s=0.2))
         pid = instance.pid
         make_guest(host).close()
     records = [record for record in caplog.records if hasattr(record, "pd_event")]
@@ -418,9 +418,9 @@ def test_an_unconfigured_program_is_not_written_to():
         sys.path[:0] = {import_path()!r}
         from supervising import expect, make_guest
         from pdsandbox import Cause, CompileError, Limits, Supervisor, WallClockExceeded
-        with Supervisor(limits=Limits(fuel=None, wall_s=0.2), spares=0) as host:
+        with Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0) as host:
             instance = make_guest(host)
-            expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin"))
+            expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin", wall_s=0.2))
             expect(CompileError, Cause.COMPILE, lambda: host.compile("(nonsense)"))
         assert host.stats().workers_ended == {{Cause.WALL: 1}}
         print("done")"""
