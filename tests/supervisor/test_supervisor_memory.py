@@ -129,6 +129,7 @@ def test_where_the_kernel_refuses(make, monkeypatch, use, number):
     assert instance.alive
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_guest_that_was_interrupted_while_it_grew():
     """What it had grown before its deadline is there afterwards."""
     with Supervisor(engine=EngineConfig(interruptible=True), limits=Limits(fuel=None), spares=0) as host:
