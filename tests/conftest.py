@@ -2,7 +2,8 @@
 
 `host` is one shared host a kind, with default limits; `host_factory` makes one with other limits and closes it;
 `instantiate` compiles and instantiates in one go and closes. A marker `requires(Capability.X)` passes over a host
-that lists X as missing. `piped` keeps the supervisor from copying guest memory without the worker's help.
+that lists X as missing. `piped` keeps the supervisor from copying guest memory without the worker's help; with
+`patience`, guests that can be interrupted survive that on a busy machine, too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from copying import refuse_copies
-from leaks import Holdings, adopt_orphans
+from leaks import PATIENCE_S, Holdings, adopt_orphans
 
 GUESTS = Path(__file__).parent / "guests"
 # "module" shares workers: see `neighbours`; "asyncio" runs on an event loop: see `sideways`.
@@ -139,6 +140,16 @@ def piped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory goes through the worker's pipes, and takes its part in it: the kernel refuses copies between processes,
     as it does for another user's worker, or one that is not dumpable."""
     refuse_copies(monkeypatch, errno.EPERM)
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that is interrupted at its deadline is given time to end on a busy machine, too: as long as its worker's
+    own timer, a second, and not a tenth of that."""
+    from pdsandbox.supervisor import channel, conversation
+
+    for module in (channel, conversation):
+        monkeypatch.setattr(module, "INTERRUPT_GRACE_S", PATIENCE_S)
 
 
 @pytest.fixture(autouse=True)

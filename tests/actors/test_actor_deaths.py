@@ -78,7 +78,7 @@ def test_open_passes_messages_over(mortal):
 
 def test_a_deadline_is_a_death(drive, host_factory):
     """By the host's limit."""
-    it = drive(on=host_factory(wall_s=0.2, fuel=None))
+    it = drive(on=host_factory(wall_s=1.0, fuel=None))
     it.taken()
     with pytest.raises(WallClockExceeded):
         it.actor.on_message(ENVELOPE, b"l")

@@ -7,6 +7,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -87,10 +88,13 @@ def test_any_call_may_fail(shelf, monkeypatch, told, call, number):
     monkeypatch.setattr(os, "fsync", lambda _fd: None)  # it takes 10 ms
     shelf.store("this", CODE)
     real, module, before = getattr(os, call), compiled(CODE * 2), descriptors()
+    ours = threading.get_ident()
     for turn in range(1, 100):
         calls = []
 
         def failing(*args, calls=calls, turn=turn, **options):
+            if threading.get_ident() != ours:  # a supervisor's of other tests, which looks after its workers
+                return real(*args, **options)
             calls.append(call)
             if len(calls) == turn:
                 raise OSError(number, os.strerror(number))

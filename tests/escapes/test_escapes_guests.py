@@ -302,6 +302,7 @@ def test_compile_errors(alike):
 
 @pytest.mark.parametrize("level", [*BOTH, GRANTED])
 @pytest.mark.parametrize("spares", [0, 1])
+@pytest.mark.usefixtures("patience")
 def test_an_interruptible_guest(level, spares, tmp_path):
     """The thread that hears of interrupts is under the filter, too, and does its work; so does a worker that waited."""
     limits = Limits(fuel=None, wall_s=60.0)

@@ -168,6 +168,7 @@ def test_a_layer_that_is_not_asked_for_is_not_required(tmp_path: Path, usual: di
     Supervisor(hardening=Hardening(landlock=False, required=True), python=python, spares=0).close()
 
 
+@pytest.mark.usefixtures("patience")
 def test_what_could_not_be_seen_to_hold_is_applied(
     make_supervisor: Make, usual: dict[Layer, State], tmp_path: Path
 ) -> None:

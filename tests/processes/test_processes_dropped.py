@@ -136,7 +136,7 @@ def test_dropped_in_the_middle_of_a_call():
     running, outcome = threading.Event(), []
 
     def run():
-        host = Supervisor(limits=Limits(wall_s=0.5, fuel=None), spares=0)
+        host = Supervisor(limits=Limits(wall_s=1.0, fuel=None), spares=0)
         instance = host.instantiate(host.compile(LOOP), WasmImports(pd_log=lambda *_: running.set()))
         del host
         try:

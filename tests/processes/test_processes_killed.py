@@ -165,7 +165,7 @@ def test_a_stopped_programs_worker_ends_by_itself(program):
         from pdsandbox import Limits, Supervisor, WasmImports
         from userland import ADD, LOOP, add, failure, say
 
-        host = Supervisor(limits=Limits(wall_s=0.5, fuel=None), spares=0)
+        host = Supervisor(limits=Limits(wall_s=1.0, fuel=None), spares=0)
         imports = WasmImports(pd_log=lambda *_: say(running=True))
         instance = host.instantiate(host.compile(LOOP), imports)
         say(pid=instance.pid)

@@ -9,7 +9,7 @@ BODY = """
     from pdsandbox import Limits, Supervisor, WallClockExceeded
     from userland import ADD, LOOP, add, await_word, failure, say
 
-    host = Supervisor(limits=Limits(wall_s=0.2, fuel=None))
+    host = Supervisor(limits=Limits(wall_s=1.0, fuel=None))
     say(answer=add(host))
     loop = host.instantiate(host.compile(LOOP))
     say(**failure(lambda: loop.call("run")))

@@ -14,7 +14,7 @@ from pdsandbox import Cause, CompileError, InstantiationError, WallClockExceeded
 from pdsandbox.protocol.orders import State
 from pdsandbox.supervisor import channel
 
-WALL_S = 0.5
+WALL_S = 1.0
 MANY = '(module (func (export "one") (result i32) (i32.const 1)))'
 
 

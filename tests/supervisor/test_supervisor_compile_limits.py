@@ -153,9 +153,9 @@ def test_a_compiler_that_hangs(make_supervisor, before_compiling, spawned):
 @pytest.mark.parametrize("what", ["compile", "instantiate"])
 def test_a_process_that_does_not_start(make_supervisor, spawned, monkeypatch, what):
     """Stopped at its birth, it is this machine's failure: cause HOST, not a deadline of the guest's."""
-    host = make_supervisor(wall_s=0.2, compile_wall_s=0.2)
+    host = make_supervisor(wall_s=1.0, compile_wall_s=1.0)
     module = host.compile("(module)")
-    monkeypatch.setattr(monitor, "START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(monitor, "START_TIMEOUT_S", 1.5)
     os.kill(fork_server_of(host).pid, signal.SIGSTOP)
     try:
         if what == "compile":

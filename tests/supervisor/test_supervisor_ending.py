@@ -286,3 +286,22 @@ def test_closing_the_supervisor_from_a_start_function(make_supervisor):
     module = host.compile(STARTING.format(""))
     offered = imports(tell=lambda _value: host.close())
     expect(InstantiationError, Cause.CLOSED, lambda: host.instantiate(module, offered))
+
+
+def test_a_housekeeper_that_fails_takes_its_workers_along(make_supervisor, monkeypatch):
+    """Nobody would watch them any more: they end, who uses them is told at once, and the next use starts anew."""
+    host = make_supervisor(spares=1)
+    instance, housekeeper, told = make_guest(host), host._processes._housekeeper, []
+
+    def fail(_now):
+        raise MemoryError
+
+    monkeypatch.setattr(threading, "excepthook", lambda lost: told.append(lost.exc_type))
+    monkeypatch.setattr(housekeeper, "_end_overdue", fail)
+    housekeeper.wake()
+    housekeeper._thread.join(PATIENCE_S)
+    assert told == [MemoryError]
+    gone(instance, WorkerCrashed, Cause.HOST)
+    for _ in range(2):
+        assert make_guest(host).call("ok") == [I32(42)]
+    assert host.compile("(module)").exports() == []

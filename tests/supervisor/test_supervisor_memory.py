@@ -129,6 +129,7 @@ def test_where_the_kernel_refuses(make, monkeypatch, use, number):
     assert instance.alive
 
 
+@pytest.mark.usefixtures("patience")
 def test_a_guest_that_was_interrupted_while_it_grew():
     """What it had grown before its deadline is there afterwards."""
     with Supervisor(engine=EngineConfig(interruptible=True), limits=Limits(fuel=None), spares=0) as host:
@@ -313,8 +314,8 @@ def test_reading_while_others_are_ended(make_supervisor):
 
     def use(seed):
         rng, good, bad = random.Random(seed), 0, 0
-        until = time.monotonic() + 4.0
-        while time.monotonic() < until:
+        begun = time.monotonic()
+        while (took := time.monotonic() - begun) < 4.0 or (took < PATIENCE_S and not (good and ended[0] > 10)):
             at = rng.randrange(len(instances))
             instance = instances[at]
             try:

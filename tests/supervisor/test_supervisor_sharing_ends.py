@@ -112,7 +112,7 @@ def test_a_host_function_that_waits_for_a_neighbours_thread(make_supervisor):
 
 def test_instantiating_waits_for_a_busy_worker_as_long_as_a_call(make_supervisor):
     """Then it is another worker."""
-    host = make_supervisor(isolation="module", wall_s=0.3)
+    host = make_supervisor(isolation="module", wall_s=1.0)
     inside = Inside()
     one = make_guest(host, ask=inside)
     call = Thread(lambda: one.call("ask", [1], wall_s=PATIENCE_S))
@@ -239,6 +239,7 @@ def test_the_supervisor_closes_while_an_instance_is_added(host):
     expect(InstantiationError, Cause.CLOSED, adding.result)
 
 
+@pytest.mark.usefixtures("patience")
 def test_one_that_can_be_interrupted_spares_its_neighbours(make_supervisor):
     """With an interruptible engine a deadline ends a call, and neither instance."""
     host = make_supervisor(isolation="module", engine=EngineConfig(interruptible=True))

@@ -68,7 +68,7 @@ def test_waiting_for_the_turn_is_bounded(host, use):
 
 def test_waiting_is_bounded_for_what_has_no_limit_of_its_own(make_supervisor):
     """Memory and set_fuel wait as long as `Limits.wall_s`."""
-    instance = make_guest(make_supervisor(wall_s=0.3), ask=(inside := Inside()))
+    instance = make_guest(make_supervisor(wall_s=1.0), ask=(inside := Inside()))
     first = Thread(lambda: instance.call("ask", [5], wall_s=60.0))
     assert inside.entered.wait(PATIENCE_S)
     operations = (
@@ -79,7 +79,7 @@ def test_waiting_is_bounded_for_what_has_no_limit_of_its_own(make_supervisor):
         lambda: instance.set_fuel(5),
     )
     for error in together(*[lambda use=use: expect(CallError, Cause.USAGE, use) for use in operations]):
-        assert error.limit == 0.3
+        assert error.limit == 1.0
     inside.leave.set()
     assert first.result() == [I32(5)]
     assert instance.call("ok") == [I32(42)]

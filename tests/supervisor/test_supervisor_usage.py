@@ -33,7 +33,7 @@ def test_of_a_worker_that_was_closed() -> None:
 
 def test_of_a_worker_that_was_killed() -> None:
     """A deadline's CPU time and a memory limit's peak are known although the worker could say nothing any more."""
-    with Supervisor(limits=Limits(wall_s=0.3, fuel=None), spares=0) as host:
+    with Supervisor(limits=Limits(wall_s=1.0, fuel=None), spares=0) as host:
         instance = host.instantiate(host.compile(TOUCH))
         with pytest.raises(WallClockExceeded):
             instance.call("spin")

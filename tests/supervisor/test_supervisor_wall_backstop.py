@@ -11,7 +11,7 @@ import time
 import pytest
 from supervising import PATIENCE_S, import_path, stop_process, wait_process_ends
 
-WALL_S = 0.4
+WALL_S = 1.0
 
 SCRIPT = """
 import sys

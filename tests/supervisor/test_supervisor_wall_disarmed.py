@@ -22,7 +22,7 @@ def _disarm(_caller):
 @pytest.mark.parametrize("hardening", ["default", "off"])
 def test_the_timer_disarmed_and_every_signal_blocked(make_supervisor, hardening):
     """The supervisor's deadline needs nothing of the worker: WallClockExceeded, and gone."""
-    host = make_supervisor(wall_s=0.5, hardening=hardening)
+    host = make_supervisor(wall_s=1.0, hardening=hardening)
     functions = {("env", "disarm"): HostFunction(in_worker(_disarm))}
     instance = host.instantiate(host.compile(GUEST), WasmImports(functions=functions))
     expect(WallClockExceeded, Cause.WALL, lambda: instance.call("run"))

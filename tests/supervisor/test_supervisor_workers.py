@@ -198,13 +198,13 @@ def test_a_spare_knows_nothing_of_the_last_guest(make_supervisor):
 
 def test_an_instance_that_waits_for_its_worker_is_not_stopped_by_its_own_deadline(make_supervisor):
     """Starting a worker is not the guest's time: a slow fork server costs nobody a WallClockExceeded."""
-    host = make_supervisor(wall_s=0.3)
+    host = make_supervisor(wall_s=1.0)
     module = host.compile(GUEST)
     server = fork_server_of(host).pid
     os.kill(server, signal.SIGSTOP)
     try:
         thread = Thread(lambda: host.instantiate(module, imports()))
-        threading.Event().wait(0.6)
+        threading.Event().wait(1.5)
         assert thread.running
     finally:
         os.kill(server, signal.SIGCONT)

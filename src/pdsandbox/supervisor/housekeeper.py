@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .. import generation
-from ..errors import Cause
+from ..errors import Cause, WasmError
 from ..platform import os_
 from . import monitor
 from .forkclient import ForkServer
@@ -49,6 +49,7 @@ class Housekeeper:
         self.next_wake = math.inf
         self._next_tick = 0.0
         self.stopped = False
+        self.failed = False  # and is of no use any more
         self._abandoned: collections.deque[Callable[[], Any]] = collections.deque()
         self._thread = threading.Thread(target=self._run, name="pdsandbox", daemon=True)
 
@@ -102,6 +103,16 @@ class Housekeeper:
             self.wake()
 
     def _run(self) -> None:
+        """Until it is stopped. If anything else ends it, all that nobody would watch any more ends with it."""
+        try:
+            self._look_around()
+        except BaseException:
+            self.failed = True
+            self._leave(monitor.lost("the supervisor's housekeeper failed"))
+            raise
+        self._leave(monitor.closed())
+
+    def _look_around(self) -> None:
         wake = self._wake
         while not self._stop:
             now = time.monotonic()
@@ -118,7 +129,6 @@ class Housekeeper:
                 else:
                     self._safely(functools.partial(self._receive, fd))
             self._clean_up()
-        self._leave()
 
     def later(self, action: Callable[[], Any]) -> None:
         """For finalisers: run `action` in the housekeeper's thread; at once if that has stopped. Takes no lock."""
@@ -131,14 +141,14 @@ class Housekeeper:
         while self._abandoned:
             self._safely(self._abandoned.popleft())
 
-    def _leave(self) -> None:
+    def _leave(self, verdict: WasmError) -> None:
         """Kill every child, end the fork server, and close what is ours. Whoever is in an operation closes the rest."""
         with self._lock:
             servers = list(self._fork_servers.values())
             self._fork_servers.clear()
             wake, self._wake = self._wake, -1
         for handle in list(self.handles):
-            handle.condemn(monitor.closed())
+            handle.condemn(verdict)
         for server in servers:
             self._safely(server.leave)
         for handle in list(self.handles):

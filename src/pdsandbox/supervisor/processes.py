@@ -113,6 +113,8 @@ class Processes:
             server = self.fork_server
             if server is not None and self._housekeeper is not None and not server.lost:
                 return server, self._housekeeper
+            if self._housekeeper is not None and self._housekeeper.failed:
+                self._housekeeper = None
             missing = os_.missing()
             if missing is not None:
                 raise InstantiationError(missing, cause=Cause.HOST)
