@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from copying import refuse_copies
 from leaks import PATIENCE_S, Holdings, adopt_orphans
@@ -20,6 +21,11 @@ from leaks import PATIENCE_S, Holdings, adopt_orphans
 GUESTS = Path(__file__).parent / "guests"
 # "module" shares workers: see `neighbours`; "asyncio" runs on an event loop: see `sideways`.
 HOST_KINDS = ("wasmtime", "supervisor", "module", "asyncio")
+
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("pdsandbox", deadline=None)
+hypothesis.settings.load_profile("pdsandbox")
 
 
 def pytest_configure(config: pytest.Config) -> None:

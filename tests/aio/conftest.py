@@ -29,9 +29,8 @@ LOOPS: dict[str, Callable[[Callable[[], Any]], None]] = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _warm() -> None:
-    """libuv makes a pipe for signals with its first loop, and keeps it."""
+def pytest_configure() -> None:
+    """libuv makes a pipe for signals with its first loop, and keeps it: before anybody counts descriptors."""
     uvloop.new_event_loop().close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from supervising import GUEST, imports
+from looping import cancelled, make
 
 from pdsandbox import (
     CallError,
@@ -58,7 +58,7 @@ def test_calls_that_fail(on_loop):
     """The receipt is in the error, too; of a killed worker once that has ended, with its CPU time, without fuel."""
 
     async def main(host):
-        instance = await host.instantiate(await host.compile(GUEST), imports())
+        instance = await make(host)
         with receipts() as taken:
             with pytest.raises(FuelExhausted) as short:
                 await instance.call("spin", fuel=10_000)
@@ -67,7 +67,7 @@ def test_calls_that_fail(on_loop):
             with pytest.raises(WallClockExceeded) as late:
                 await instance.call("spin", fuel=1 << 62, wall_s=0.2)
             with pytest.raises(WallClockExceeded) as again:
-                await instance.call("ok")
+                await instance.call("next")
         assert taken == [caught.value.receipt for caught in (short, wrong, late, again)]
         assert [r.cause for r in taken] == [Cause.FUEL, Cause.USAGE, Cause.WALL, Cause.WALL]
         assert [r.fuel for r in taken] == [10_000, 0, None, 0]
@@ -84,16 +84,14 @@ def test_a_task_that_is_cancelled(on_loop, interruptible):
 
     async def main(host):
         begun = asyncio.Event()
-        instance = await host.instantiate(await host.compile(GUEST), imports(tell=lambda _value: begun.set()))
+        instance = await make(host, tell=lambda _caller, _value: begun.set())
         with receipts() as taken:
             running = asyncio.create_task(instance.call("run", fuel=1 << 62))
             await begun.wait()
-            waiting = asyncio.create_task(instance.call("ok"))
+            waiting = asyncio.create_task(instance.call("next"))
             await asyncio.sleep(0)
             for task in (waiting, running):
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
+                await cancelled(task)
         queued, ended = taken
         assert (queued.cause, queued.fuel, queued.cpu_s, queued.wall_s) == (Cause.CANCELLED, 0, 0.0, 0.0)
         assert (ended.cause, ended.fuel, ended.func) == (Cause.CANCELLED, None, "run")
@@ -102,7 +100,7 @@ def test_a_task_that_is_cancelled(on_loop, interruptible):
             assert await instance.func("add")(1, 2) == 3
         else:
             with pytest.raises(WorkerCrashed):
-                await instance.call("ok")
+                await instance.call("next")
 
     on_loop(main, engine=EngineConfig(fuel=True, interruptible=interruptible), fuel=1 << 62)
 
@@ -111,12 +109,12 @@ def test_tasks_have_blocks_of_their_own(on_loop):
     """They run at the same time, in one thread."""
 
     async def main(host):
-        instance = await host.instantiate(await host.compile(GUEST), imports())
+        instance = await make(host)
 
         async def counted(calls):
             with receipts() as taken:
                 for _ in range(calls):
-                    await instance.call("ok")
+                    await instance.call("next")
             return len(taken)
 
         with receipts() as taken:

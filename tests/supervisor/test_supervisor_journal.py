@@ -272,6 +272,7 @@ def test_a_handler_that_raises_or_blocks_hurts_nobody(monkeypatch):
             raise OSError("a full disk")
 
     handler, logger = Handler(), logging.getLogger("pdsandbox.forkserver")
+    monkeypatch.setattr(logger, "level", logging.INFO)
     logger.addHandler(handler)
     hook = Hook()
     journal = Journal(hook)
