@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .actor import WasmActor as WasmActor
     from .aio.host import AsyncSupervisor as AsyncSupervisor
     from .aio.instance import AsyncInstance as AsyncInstance
+    from .aio.plugin import AsyncPlugin as AsyncPlugin
+    from .aio.pool import AsyncPool as AsyncPool
     from .errors import CallError as CallError
     from .errors import Cause as Cause
     from .errors import CompileError as CompileError
@@ -78,6 +80,8 @@ _ROOMS = {
     "accounting": "receipts",
     "aio.host": "AsyncSupervisor",
     "aio.instance": "AsyncInstance",
+    "aio.plugin": "AsyncPlugin",
+    "aio.pool": "AsyncPool",
     "errors": (
         "CallError Cause CompileError Frame FuelExhausted GuestExit InstantiationError MemoryAccessError PoolFull "
         "PoolTimeout Quarantined RssExceeded Trap TrapCode WallClockExceeded WasmError WorkerCrashed"

@@ -138,8 +138,8 @@ class CacheHit(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined(Event):
-    """A plugin (`WasmHost.plugin`) has failed too often, and is not started again for `seconds` (None: until it is
-    reset).
+    """A plugin (`WasmHost.plugin`, or `pool`) has failed too often, and is not started again for `seconds` (None: until
+    it is reset).
 
     sha256    of the module's bytes
     failures  how many it had in the policy's window

@@ -148,6 +148,14 @@ class WasmInstance(abc.ABC):
     def alive(self) -> bool:
         """Whether calls can still succeed."""
 
+    def _why_gone(self) -> WasmError | None:
+        """For plugins and pools: what ended an instance that nobody was using. Every use of it says so."""
+        try:
+            self.memory_read(0, 0)
+        except WasmError as exc:
+            return exc
+        return None
+
     @property
     @abc.abstractmethod
     def pid(self) -> int:

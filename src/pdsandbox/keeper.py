@@ -1,5 +1,5 @@
 """The thread of a pool: it starts the instances that the books want, ends those that they are done with, and finds out
-which have died while they idled. What is to be done is `roster`'s to say, and when a start may be tried `restarts`'.
+which have died while they idled. What is to be done is `upkeep`'s to say.
 
 It holds the pool's lock around each look at the books, and never while an instance starts or ends. It does not know
 the pool that its callers hold, so that one that is dropped ends.
@@ -7,37 +7,30 @@ the pool that its callers hold, so that one that is dropped ends.
 
 from __future__ import annotations
 
-import copy
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING
 
-from .errors import CallError, Cause, InstantiationError, WasmError
+from .errors import WasmError
 from .imports import WasmImports
 from .interfaces import WasmHost, WasmInstance, WasmModule
-from .restarts import Refusal, RestartPolicy, Restarts, Standing, is_its_own, quarantined
-from .roster import Lease, Roster, Slot
+from .restarts import RestartPolicy
+from .roster import Lease, Slot
 from .sizes import Sizes
+from .upkeep import Recipe, Upkeep, again, closed_error, not_started
 
 if TYPE_CHECKING:
     from .wasi import Wasi
 
-__all__ = ["Keeper", "closed_error", "why_gone"]
+__all__ = ["Keeper", "hand_over", "tell"]
 
-# How long an instance that died while it idled stands in the books at most, and how long after a start that this
-# machine refused the next one is tried, unless a call waits for it.
-_TICK_S: Final = 1.0
-
-Recipe: TypeAlias = tuple[WasmModule, WasmImports | None]
 log = logging.getLogger("pdsandbox")
 
 
-class Keeper:
-    """See the module's text. `lock` is for `roster` and `restarts`."""
+class Keeper(Upkeep):
+    """See the module's text. `lock` is for what it is as `Upkeep`."""
 
     def __init__(
         self,
@@ -48,20 +41,12 @@ class Keeper:
         sizes: Sizes,
         policy: RestartPolicy,
     ) -> None:
+        super().__init__(host, (module, imports), sizes, policy, time.monotonic())
         self.lock = threading.Lock()
-        self.roster = Roster(sizes)
-        self.restarts = Restarts(policy, random.random)
         self.drained = threading.Event()  # an instance came back after the pool was closed
-        self.ready = threading.Condition(self.lock)  # a start came to something, or to nothing
-        self.last_error: WasmError | None = None  # of the last start
-        #: What the next instance is made of: replaced under the lock, with the roster's version.
-        self.recipe: Recipe = module, imports
-        self.starts = 0
+        self.outcome = threading.Condition(self.lock)  # a start came to something, or to nothing
         self._host = host
         self._wasi = wasi
-        self._paused_until = 0.0
-        self._looked_at = time.monotonic()
-        self._stop = False
         self._event = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pdsandbox pool", daemon=True)
 
@@ -80,31 +65,14 @@ class Keeper:
 
     def abandon(self) -> None:
         """For finalisers: end everything, at the next tick."""
-        self._stop = True
+        self.stopping = True
 
     def leave(self) -> None:
         """End what may be ended, then the thread, and wait for that."""
-        self._stop = True
+        self.stopping = True
         self.wake()
         if not self.here:
             self._thread.join()
-
-    def lost(self, error: WasmError | None) -> None:
-        """Holding the lock: an instance is gone, by this. None: somebody left it half-way."""
-        now = time.monotonic()
-        if error is None:
-            self.restarts.abandoned(now)
-        else:
-            self.restarts.failed(now, error)
-        self.roster.work = True
-
-    def refused(self) -> WasmError | None:
-        """Holding the lock: why no instance will come, if none is there either."""
-        now = time.monotonic()
-        refusal = self.restarts.refusal(now)
-        if refusal is None or refusal.standing is not Standing.QUARANTINED or self.roster.alive:
-            return None
-        return quarantined(refusal, self.restarts.policy, now, datetime.now(UTC))
 
     def make(self, recipe: Recipe) -> WasmInstance:
         """An instance, in the caller's thread."""
@@ -115,14 +83,16 @@ class Keeper:
     def _run(self) -> None:
         while True:
             self._event.clear()
-            stop = self._stop
+            stop = self.stopping
             if stop:
                 self._refuse_all(closed_error, closing=True)
             while self._safely():
                 pass
             if stop:
                 break
-            self._event.wait(self._pause_s())
+            with self.lock:
+                pause_s = self.pause_s(time.monotonic())
+            self._event.wait(pause_s)
 
     def _safely(self) -> bool:
         """One failing duty must not end the others."""
@@ -135,22 +105,14 @@ class Keeper:
     def _step(self) -> bool:
         """Do one thing; whether there was one."""
         now = time.monotonic()
-        if now >= self._looked_at + _TICK_S:
-            self._looked_at = now
-            self._bury()
+        self._bury(now)
         with self.lock:
             roster = self.roster
-            refusal = self.restarts.refusal(now)
-            # What this machine refuses is tried again at once for a call that has nothing else to wait for.
-            paused = now < self._paused_until and (roster.alive > 0 or not roster.waiting)
-            roster.startable = refusal is None and not paused
-            error = None if not roster.waiting else self.refused()
-            action = roster.next_action(now)
-            if action is True:
-                self.restarts.start(now)
+            error = None if not roster.waiting else self.refused(now)
+            action = self.next_action(now)
             recipe, version = self.recipe, roster.version
         if error is not None:
-            self._refuse_all(self.refused)
+            self._refuse_all(lambda: self.refused(now))
         if action is True:
             self._start(recipe, version)
         elif isinstance(action, Slot):
@@ -168,67 +130,34 @@ class Keeper:
         except WasmError as exc:
             error = exc
         except Exception as exc:
-            error = InstantiationError(f"an instance could not be started: {type(exc).__name__}", cause=Cause.HOST)
-            error.__cause__ = exc
+            error = not_started(exc)
         else:
             with self.lock:
-                self.starts += 1
-                self.last_error = None
-                granted = self.roster.started(Slot(instance, version), time.monotonic())
-                self.ready.notify_all()
+                granted = self.came(instance, version, time.monotonic())
+                self.outcome.notify_all()
             hand_over(granted)
             return
-        self._start_failed(error, version)
-
-    def _start_failed(self, error: WasmError, version: int) -> None:
-        now = time.monotonic()
-        told: list[Lease] = []
         with self.lock:
-            roster = self.roster
-            if version == roster.version:
-                self.last_error = error
-                self.restarts.failed(now, error)
-            else:
-                self.restarts.abandoned(now)
-            first = roster.start_failed()
-            if first is not None:
-                told.append(first)
-            if not is_its_own(error):
-                self._paused_until = now + _TICK_S
-                if not roster.alive:
-                    told += roster.refuse()
-            self._stop = self._stop or error.cause is Cause.CLOSED  # the host is
-            self.ready.notify_all()
-        tell(told, lambda: _again(error))
+            told = self.came_to_nothing(error, version, time.monotonic())
+            self.outcome.notify_all()
+        tell(told, lambda: again(error))
 
-    def _bury(self) -> None:
+    def _bury(self, now: float) -> None:
         """Take those that died while they idled out of the books."""
         with self.lock:
-            dead = [slot for slot in self.roster.idle if not slot.instance.alive]
-            for slot in dead:
-                self.roster.remove(slot)
+            dead = self.take_out_dead(now)
         for slot in dead:
-            error = why_gone(slot.instance)
+            error = slot.instance._why_gone()
             with self.lock:
-                self.lost(error)
+                self.lost(error, now)
 
     def _refuse_all(self, why: Callable[[], WasmError | None], *, closing: bool = False) -> None:
         with self.lock:
             error = why()
             told = self.roster.close() if closing else self.roster.refuse() if error is not None else []
-            self.ready.notify_all()
+            self.outcome.notify_all()
         if error is not None:
-            tell(told, lambda: _again(error))
-
-    def _pause_s(self) -> float:
-        """Until something is to be done, as far as that is known."""
-        now = time.monotonic()
-        with self.lock:
-            refusal: Refusal | None = self.restarts.refusal(now)
-            due = min(now + _TICK_S, self.roster.next_look())
-        if refusal is not None and refusal.until is not None:
-            due = min(due, refusal.until)
-        return max(0.0, due - now)
+            tell(told, lambda: again(error))
 
 
 def hand_over(granted: Iterable[Lease]) -> None:
@@ -242,24 +171,3 @@ def tell(refused: Iterable[Lease], error: Callable[[], WasmError]) -> None:
     for lease in refused:
         lease.error = error()
         lease.wake.release()
-
-
-def _again(error: WasmError) -> WasmError:
-    """The same for one more caller: an exception object belongs to one raise."""
-    fresh = copy.copy(error)
-    fresh.__cause__ = error.__cause__
-    return fresh
-
-
-def closed_error() -> CallError:
-    """What a call gets from a pool that is closed."""
-    return CallError("the pool is closed", cause=Cause.CLOSED)
-
-
-def why_gone(instance: WasmInstance) -> WasmError | None:
-    """What ended an instance that nobody was using: every use of it says so."""
-    try:
-        instance.memory_read(0, 0)
-    except WasmError as exc:
-        return exc
-    return None

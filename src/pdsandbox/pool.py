@@ -10,20 +10,22 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from . import generation, refusals
-from .errors import CallError, Cause, PoolFull, PoolTimeout, Quarantined, WasmError
+from .again import Attempt, is_absence
+from .errors import CallError, PoolFull, PoolTimeout, Quarantined, WasmError
 from .imports import WasmImports
 from .interfaces import Capability, WasmHost, WasmInstance, WasmModule
-from .keeper import Keeper, closed_error, hand_over, tell, why_gone
+from .keeper import Keeper, hand_over, tell
 from .limits import config_of
-from .restarts import RestartPolicy, Standing, is_its_own
+from .restarts import RestartPolicy, Standing
 from .roster import Lease, Slot
 from .sizes import Sizes, check_seconds
+from .upkeep import closed_error, foreign_error, recipe_of, swap_in_swap, waits_for_itself
 from .values import WasmVal
 
 if TYPE_CHECKING:
@@ -31,12 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool"]
 
-#: Ends of a call after which it is not made again, though it may be: its time is over, or somebody wanted it to end.
-_FINAL: Final = frozenset((Cause.WALL, Cause.CANCELLED, Cause.CLOSED, Cause.USAGE))
-# The shortest `wall_s` there is.
-_LEAST_S: Final = 0.001
-# As long as a call may take by default: those that run then come to their own end.
-_GRACE_S: Final = 5.0
+#: As long as a call may take by default: those that run then come to their own end.
+GRACE_S: Final = 5.0
 
 
 class Pool:
@@ -61,7 +59,8 @@ class Pool:
         self._roster = keeper.roster
         self._lock = keeper.lock
         self._generation = generation.now
-        self._swapping = threading.Lock()
+        self._swapping = threading.RLock()
+        self._swaps: Callable[[], bool] = self._swapping._is_owned  # type: ignore[attr-defined] # as Condition does
         weakref.finalize(self, keeper.abandon).atexit = False
         keeper.start()
 
@@ -90,27 +89,26 @@ class Pool:
         Raises PoolFull, PoolTimeout and Quarantined, before anything has run; CallError, CLOSED, after `close`.
         """
         lease = Lease(tenant, get_ident())
-        began = None
+        attempt = Attempt(self._host, wall_s, idempotent=True) if idempotent else None
         try:
             try:
                 slot = self._take(lease, timeout)
-                if idempotent:
-                    began = time.monotonic()
+                if attempt is not None:
+                    attempt.began = time.monotonic()
                 result = slot.instance.call(func, args, fuel=fuel, wall_s=wall_s)
             except BaseException as exc:
                 lost = self._after(lease, exc)
                 if not isinstance(exc, WasmError):
                     raise
-                if lost and began is not None and exc.cause not in _FINAL:
-                    left_s = self._left(wall_s, began)
-                    if left_s is None or left_s >= _LEAST_S:
-                        try:
-                            return self.call(
-                                func, args, fuel=fuel, wall_s=left_s, timeout=timeout, tenant=tenant, default=default
-                            )
-                        except (PoolFull, PoolTimeout, Quarantined) as refusal:
-                            raise exc from refusal
-                if self._policy.on_failure == "open" and (lost or lost is None) and _is_absence(exc):
+                if lost and attempt is not None and attempt.again(exc, time.monotonic()):
+                    left_s = attempt.wall_s
+                    try:
+                        return self.call(
+                            func, args, fuel=fuel, wall_s=left_s, timeout=timeout, tenant=tenant, default=default
+                        )
+                    except (PoolFull, PoolTimeout, Quarantined) as refusal:
+                        raise exc from refusal
+                if self._policy.on_failure == "open" and (lost or lost is None) and is_absence(exc):
                     return default
                 raise
         finally:
@@ -118,13 +116,6 @@ class Pool:
         if self._keeper.restarts.trying:
             self._served()
         return result
-
-    def _left(self, wall_s: float | None, began: float) -> float | None:
-        """The time for a second try; None: it has no limit, or none that this host keeps."""
-        allowed = self._host.limits.wall_s if wall_s is None else wall_s
-        if allowed is None or Capability.WALL_CLOCK in self._host.missing:
-            return wall_s
-        return allowed - (time.monotonic() - began)
 
     def instance(self, *, timeout: float | None = None, tenant: str | int | None = None) -> Borrowed:
         """`with pool.instance() as instance:` for several calls, or memory, of the same instance, which is then this
@@ -136,10 +127,8 @@ class Pool:
     def _take(self, lease: Lease, timeout: float | None) -> Slot:
         """An instance that is not known to be dead."""
         if self._generation != generation.now:
-            raise CallError("this pool belongs to the process that made it, not to a fork of it")
-        tenant = lease.tenant
-        if tenant is not None and not isinstance(tenant, str | int):
-            raise CallError(f"tenant must be a str or an int, not {type(tenant).__name__}")
+            raise foreign_error()
+        refusals.unless_tenant(lease.tenant)
         while True:
             with self._lock:
                 self._roster.take(lease)
@@ -151,7 +140,7 @@ class Pool:
             if slot.instance.alive:
                 return slot
             # Nothing has run in it for this caller.
-            self._lose(lease, why_gone(slot.instance))
+            self._lose(lease, slot.instance._why_gone())
 
     def _give(self, lease: Lease) -> None:
         """Whatever `lease` has, or waits for, it does so no longer."""
@@ -167,7 +156,7 @@ class Pool:
     def _lose(self, lease: Lease, error: WasmError | None) -> None:
         """Its instance is gone."""
         with self._lock:
-            self._keeper.lost(error)
+            self._keeper.lost(error, time.monotonic())
             granted = self._roster.give(lease, time.monotonic(), usable=False)
         self._follow_up(granted)
 
@@ -197,24 +186,16 @@ class Pool:
 
     def _wait(self, lease: Lease, timeout: float | None) -> None:
         """In the queue, until `lease` has an instance."""
-        allowed = self._timeout if timeout is None else _seconds(timeout)
+        allowed = self._timeout if timeout is None else refusals.seconds(timeout)
         wake = lease.wake = threading.Lock()
         wake.acquire()
         began = time.monotonic()
         with self._lock:
             roster = self._roster
-            if roster.closed:
-                raise closed_error()
-            if self._keeper.here or (not self._sure(lease) and self._has_one(lease.thread)):
-                raise CallError(
-                    "no instance of the pool is free, and this thread, which has one already or starts one, would wait "
-                    "for itself"
-                )
-            refused = self._keeper.refused()
+            itself = self._keeper.here or (not self._sure(lease) and self._has_one(lease.thread))
+            refused = self._keeper.may_not_wait(lease, began, "thread" if itself else None)
             if refused is not None:
                 raise refused
-            if roster.full(lease.tenant):
-                raise refusals.full(roster, lease)
             granted = roster.wait(lease)
         self._follow_up(granted)
         if not wake.acquire(timeout=-1 if allowed is None else allowed):
@@ -247,22 +228,13 @@ class Pool:
         """Wait until `min` instances are there, or in use; whether they are within `timeout` seconds. Raises what the
         start of one ended in, Quarantined, and CallError, CLOSED."""
         if timeout is not None:
-            timeout = _seconds(timeout)
-        with self._keeper.ready:
-            self._keeper.ready.wait_for(self._settled, timeout)
-            if self._roster.closed:
-                raise closed_error()
-            if self._there() >= self._sizes.min:
-                return True
-            if self._keeper.last_error is not None:
-                raise self._keeper.last_error
-            return False
-
-    def _there(self) -> int:
-        return self._roster.alive - self._roster.starting
-
-    def _settled(self) -> bool:
-        return self._roster.closed or self._there() >= self._sizes.min or self._keeper.last_error is not None
+            timeout = refusals.seconds(timeout)
+        keeper = self._keeper
+        if keeper.here:
+            raise waits_for_itself("thread")
+        with keeper.outcome:
+            keeper.outcome.wait_for(lambda: keeper.settled, timeout)
+            return keeper.ready()
 
     def swap(self, module: WasmModule, imports: WasmImports | None = None) -> None:
         """Serve with this module from now on: a call that begins after this returned runs in it. No call is lost:
@@ -272,24 +244,21 @@ class Pool:
         Raises what the start of an instance ends in: then everything is as before.
         """
         if self._generation != generation.now:
-            raise CallError("this pool belongs to the process that made it, not to a fork of it")
+            raise foreign_error()
+        if self._swaps():
+            raise swap_in_swap()
         keeper = self._keeper
         with self._swapping:
             if self._roster.closed:
                 raise closed_error()
-            recipe = module, keeper.recipe[1] if imports is None else imports
+            recipe = recipe_of(module, imports, keeper.recipe)
             instance = keeper.make(recipe)
-            with self._lock:
-                closed = keeper.roster.closed
-                granted: list[Lease] = []
-                if not closed:
-                    keeper.recipe = recipe
-                    keeper.restarts.reset()
-                    self._roster.swap()
-                    granted = self._roster.add(Slot(instance, self._roster.version), time.monotonic())
-            if closed:
+            try:
+                with self._lock:
+                    granted = keeper.swapped(recipe, instance, time.monotonic())
+            except CallError:
                 instance.close()
-                raise closed_error()
+                raise
             self._follow_up(granted)
 
     @property
@@ -301,21 +270,20 @@ class Pool:
     def reset(self) -> None:
         """Forget its failures and end a quarantine."""
         with self._lock:
-            self._keeper.restarts.reset()
-            self._keeper.last_error = None
+            self._keeper.reset()
         self._keeper.wake()
 
-    def close(self, grace_s: float = _GRACE_S) -> None:
+    def close(self, grace_s: float = GRACE_S) -> None:
         """Refuse every call from now on, those that wait included (CallError, CLOSED), let those that run go on for
         `grace_s` seconds, and end all instances. Twice is allowed. What this very thread has is not waited for."""
-        grace_s = _seconds(grace_s, "grace_s")
+        grace_s = refusals.seconds(grace_s, "grace_s")
         if self._generation != generation.now:
             return  # the parent's instances are the parent's to end
         deadline = time.monotonic() + grace_s
         keeper, roster = self._keeper, self._roster
         with self._lock:
             told = roster.close()
-            keeper.ready.notify_all()
+            keeper.outcome.notify_all()
         tell(told, closed_error)
         keeper.wake()
         try:
@@ -345,8 +313,7 @@ class Pool:
         if self._generation != generation.now:
             return "<Pool of another process>"
         with self._lock:
-            state = "closed" if self._roster.closed else refusals.state(self._roster)
-            return f"<Pool {self._keeper.recipe[0].sha256[:12]}: {state}, {self._roster.waiting} calls wait>"
+            return f"<Pool {self._keeper!r}>"
 
 
 class Borrowed:
@@ -374,22 +341,8 @@ class Borrowed:
         slot = lease.slot
         try:
             if slot is not None and not slot.instance.alive:
-                pool._lose(lease, why_gone(slot.instance))
+                pool._lose(lease, slot.instance._why_gone())
         finally:
             pool._give(lease)
         if exc is None and pool._keeper.restarts.trying:
             pool._served()
-
-
-def _seconds(value: float, name: str = "timeout") -> float:
-    try:
-        return check_seconds(name, value)
-    except ValueError as exc:
-        raise CallError(str(exc)) from None
-
-
-def _is_absence(error: WasmError) -> bool:
-    """Whether the plugin is not to be had, and not because its user ended it, or asked for what cannot be."""
-    if isinstance(error, PoolFull | PoolTimeout):
-        return False
-    return isinstance(error, Quarantined) or error.cause is Cause.HOST or is_its_own(error)

@@ -1,4 +1,5 @@
-"""What a caller is told whom a pool has no instance for: `PoolFull` and `PoolTimeout`, with the numbers of that moment.
+"""What a caller is told whom a pool has no instance for: `PoolFull` and `PoolTimeout`, with the numbers of that moment,
+and what one is told who asks for what cannot be.
 
 Pure: whoever asks holds the lock that the books are under.
 """
@@ -7,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import PoolFull, PoolTimeout
+from .errors import CallError, PoolFull, PoolTimeout
 from .roster import Lease, Roster
+from .sizes import check_seconds
 from .text import quoted
 
-__all__ = ["full", "late", "state"]
+__all__ = ["full", "late", "seconds", "state", "unless_tenant"]
 
 
 def full(roster: Roster, lease: Lease) -> PoolFull:
@@ -35,6 +37,20 @@ def late(roster: Roster, lease: Lease, allowed_s: float | None, waited_s: float)
 def state(roster: Roster) -> str:
     """How much of it is in use."""
     return f"{len(roster.leased)} of {roster.total} instances are in use (max={roster.sizes.max})"
+
+
+def seconds(value: float, name: str = "timeout") -> float:
+    """`value`, if it is a number of seconds to wait; else CallError."""
+    try:
+        return check_seconds(name, value)
+    except ValueError as exc:
+        raise CallError(str(exc)) from None
+
+
+def unless_tenant(tenant: object) -> None:
+    """CallError for what names no tenant."""
+    if tenant is not None and not isinstance(tenant, str | int):
+        raise CallError(f"tenant must be a str or an int, not {type(tenant).__name__}")
 
 
 def _numbers(roster: Roster, lease: Lease) -> dict[str, Any]:

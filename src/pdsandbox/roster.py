@@ -194,13 +194,14 @@ class Roster:
 
     # --- starts and ends ---
 
-    def next_action(self, now: float) -> Slot | bool:
+    def next_action(self, now: float, *, start: bool = True) -> Slot | bool:
         """What to do next: end this Slot (then say `ended`), True: start one (`started` or `start_failed`), False:
-        nothing before `next_look`."""
+        nothing before `next_look`. `start`: whether there is anybody to start one now."""
         sizes = self.sizes
         if not self.closed:
             if (
-                self.startable
+                start
+                and self.startable
                 and self.total < sizes.max
                 and (self.alive < sizes.min or self._needing(sizes.max) > self.starting)
             ):

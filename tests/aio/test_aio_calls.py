@@ -277,7 +277,7 @@ def test_a_loop_that_is_closed_with_calls_under_way(in_thread):
 
         async def begin():
             host = AsyncSupervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0)
-            instance = await make(host, running.tell)
+            running.instance = instance = await make(host, running.tell)  # which a host function refers to, too
             task = await running.start(instance)
             task._log_destroy_pending = False  # which asyncio would report, rightly
             return host

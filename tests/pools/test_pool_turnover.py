@@ -94,6 +94,17 @@ def test_a_swap_to_what_cannot_start_changes_nothing(scene):
     expect(CallError, Cause.CLOSED, lambda: it.pool.swap(it.host.compile(TEN_MORE)))
 
 
+def test_a_swap_whose_start_function_swaps_is_refused_at_once(scene):
+    """It would wait for itself; the outer one goes on."""
+    it, errors = scene(max=1), []
+    begins = "(start $go) (func $go (drop (call $work (i32.const 7))))"
+    module = it.host.compile(SOURCE.replace('(func (export "trap")', f'{begins} (func (export "trap")'))
+    it.does[7] = lambda: errors.append(expect(CallError, Cause.USAGE, lambda: it.pool.swap(module)))
+    it.pool.swap(module)
+    assert "cannot be swapped" in str(errors[0])
+    assert it.pool.call("work", [1]) == [I32(2)]
+
+
 @pytest.mark.hammer
 def test_swaps_under_load_fail_no_call(scene):
     """Every call is answered by one of the versions, and none by one that was gone before it began."""

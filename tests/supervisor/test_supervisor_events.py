@@ -265,10 +265,11 @@ def test_instances_that_share_a_worker(told):
     assert len(told.of(events.WorkerEnded, compiler=False)) == 1
 
 
-def test_a_quarantined_plugin(host, told):
+@pytest.mark.parametrize("kind", ["plugin", "pool"])
+def test_a_quarantine(host, told, kind):
     """Told when it comes to that, once, and not for each call that is refused."""
     module = host.compile(GUEST)
-    with host.plugin(module, imports(), restart=RestartPolicy(restarts=0, quarantine_s=600.0)) as plugin:
+    with getattr(host, kind)(module, imports(), restart=RestartPolicy(restarts=0, quarantine_s=600.0)) as plugin:
         assert plugin.call("ok")
         assert told.of(events.Quarantined) == []
         error = expect(WallClockExceeded, Cause.WALL, lambda: plugin.call("spin", wall_s=0.2))

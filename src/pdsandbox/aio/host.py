@@ -16,6 +16,7 @@ from ..hardening import Hardening, HardeningReport
 from ..imports import WasmImports
 from ..interfaces import Capability, WasmModule
 from ..limits import EngineConfig, Limits
+from ..sizes import Sizes, usable_cores
 from ..supervisor import monitor
 from ..supervisor.host import DEFAULT_CACHE_BYTES, Supervisor
 from ..supervisor.instance import Instance
@@ -28,7 +29,10 @@ from .talk import Talk
 from .watchman import Watchman
 
 if TYPE_CHECKING:
+    from ..restarts import RestartPolicy
     from ..wasi import Wasi
+    from .plugin import AsyncPlugin
+    from .pool import AsyncPool
 
 __all__ = ["AsyncSupervisor"]
 
@@ -130,8 +134,13 @@ class AsyncSupervisor:
         self, module: WasmModule, imports: WasmImports | None = None, *, wasi: Wasi | None = None
     ) -> AsyncInstance:
         """See `Supervisor.instantiate`."""
-        loop = self._own(InstantiationError)
-        host, start = self._host, Start(loop)
+        return await self._begin(module, imports, wasi, Start(self._own(InstantiationError)))
+
+    async def _begin(
+        self, module: WasmModule, imports: WasmImports | None, wasi: Wasi | None, start: Start
+    ) -> AsyncInstance:
+        """`start`: what whoever wants it may stop it by."""
+        loop, host = self._own(InstantiationError), self._host
         offered: Any = on_loop(imports, start) if isinstance(imports, WasmImports) else imports
         try:
             job = self._starting.run(lambda: host.start(module, offered, wasi, start.begun), Instance.close)
@@ -142,6 +151,54 @@ class AsyncSupervisor:
         finally:
             start.over()
         return self._adopt(instance, loop)
+
+    def plugin(
+        self,
+        module: WasmModule,
+        imports: WasmImports | None = None,
+        *,
+        wasi: Wasi | None = None,
+        restart: RestartPolicy | None = None,
+    ) -> AsyncPlugin:
+        """See `WasmHost.plugin`."""
+        from .plugin import AsyncPlugin
+
+        return AsyncPlugin(self, self._own(), module, imports, wasi=wasi, restart=restart)
+
+    def pool(
+        self,
+        module: WasmModule,
+        imports: WasmImports | None = None,
+        *,
+        min: int = 1,  # noqa: A002 - as other pools call it
+        max: int | None = None,  # noqa: A002
+        queue: int = 100,
+        timeout: float | None = 30.0,
+        reset: str = "never",
+        max_calls: int | None = None,
+        max_idle_s: float | None = None,
+        tenant_running: int | None = None,
+        tenant_queue: int | None = None,
+        restart: RestartPolicy | None = None,
+        wasi: Wasi | None = None,
+    ) -> AsyncPool:
+        """See `WasmHost.pool`."""
+        from .pool import AsyncPool
+
+        sizes = Sizes(
+            min=min,
+            max=usable_cores(min) if max is None else max,
+            queue=queue,
+            reset=reset,
+            max_calls=max_calls,
+            max_idle_s=max_idle_s,
+            tenant_running=tenant_running,
+            tenant_queue=tenant_queue,
+        )
+        return AsyncPool(self, self._own(), module, imports, sizes, timeout=timeout, wasi=wasi, restart=restart)
+
+    def _on_quarantine(self, module: WasmModule, failures: int, error: WasmError, left_s: float | None) -> None:
+        self._host._on_quarantine(module, failures, error, left_s)
 
     def _adopt(self, instance: Instance, loop: asyncio.AbstractEventLoop) -> AsyncInstance:
         """A new instance, for the tasks of this loop."""

@@ -13,12 +13,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from .. import accounting, generation
+from ..again import Attempt
 from ..calls import as_buffer, as_data, check_pages, check_range, encode_rows, plain_func
 from ..errors import CallError, MemoryAccessError, WasmError
 from ..supervisor import monitor
 from ..supervisor.calling import LOOK_S, Export
-from ..supervisor.instance import _END_WAIT_S, Instance
+from ..supervisor.instance import Instance
 from ..values import WasmVal
+from .ending import condemn, let_go, wait_gone
 from .hosted import inside
 from .interrupted import hear_out
 from .port import Operation, Port
@@ -72,13 +74,18 @@ class AsyncInstance:
         self._refuse_gone()
         return plain_func(name, self._instance._type_of(name), self._call)
 
-    async def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
+    async def _call(
+        self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool, attempt: Attempt | None = None
+    ) -> Any:
+        """`attempt`: is told when it begins to run."""
         if accounting.wanted and accounting.book() is not None:
-            return await self._call_for_receipt(func, args, fuel, wall_s, plain)
+            return await self._call_for_receipt(func, args, fuel, wall_s, plain, attempt)
         wall_s = self._instance._wall(wall_s)
         operation = await self._enter(wall_s)
         try:
             started = time.monotonic()
+            if attempt is not None:
+                attempt.began = started
             export = self._find(func)
             return await self._talk.call(export, args, started, wall_s, fuel, plain=plain)
         finally:
@@ -133,12 +140,17 @@ class AsyncInstance:
         wall_s = self._instance._limits.wall_s
         return await self._in_turn(wall_s, lambda: self._talk.written(wall_s), usable=False)
 
-    async def _call_for_receipt(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
+    async def _call_for_receipt(
+        self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool, attempt: Attempt | None
+    ) -> Any:
         """`_call`, for somebody who wants a receipt."""
         most_s, call = self._instance._wall(wall_s), self._talk.call
 
         async def operation() -> Any:
-            return await call(self._find(func), args, time.monotonic(), most_s, fuel, plain=plain)
+            started = time.monotonic()
+            if attempt is not None:
+                attempt.began = started
+            return await call(self._find(func), args, started, most_s, fuel, plain=plain)
 
         return await self._booked("call", func, most_s, operation)
 
@@ -284,11 +296,7 @@ class AsyncInstance:
         handle, port = self._handle, self._port
         calling, self._talk.calling = self._talk.calling, None
         if not handle.turn_is_ours():
-            # Thrown away with its loop, by another thread. Nobody is in an operation any more, or ever will be.
-            operation.running = False
-            handle.condemn(monitor.abandoned())
-            handle.renew_turn()
-            handle.release_when_idle()
+            port.abandon()  # thrown away with its loop, by another thread
             return
         if handle.busy:
             if handle.ended and handle.verdict is None:
@@ -333,27 +341,13 @@ class AsyncInstance:
     async def close(self) -> None:
         """See `WasmInstance.close`. Returns when the worker has ended, if this was the last in it. What it says is said
         at once, whenever this is awaited to its end."""
-        if self._generation != generation.now:
-            return  # the parent's worker is the parent's to end
-        if self._handle.verdict is None:
-            self._conversation.closed = True
-            self._instance._exports = {}  # where no call finds anything
-        if self._conversation.place.leave():
-            await self._end(monitor.closed())
-        else:
-            self._handle.speak_when_idle()
+        if let_go(self):
+            await wait_gone(self)
 
     async def kill(self) -> None:
         """See `WasmInstance.kill`."""
-        if self._generation == generation.now and not self._conversation.closed:
-            await self._end(monitor.killed())
-
-    async def _end(self, verdict: WasmError) -> None:
-        handle = self._handle
-        handle.condemn(verdict)
-        handle.release_when_idle()  # else who is in an operation does it on the way out
-        if not handle.ended:
-            await self._port.wait_ended(_END_WAIT_S)
+        if self._generation == generation.now and not self._conversation.closed and condemn(self, monitor.killed()):
+            await wait_gone(self)
 
     @property
     def alive(self) -> bool:

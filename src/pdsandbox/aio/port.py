@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import functools
 import os
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..errors import RssExceeded, WasmError
 from ..platform import os_
@@ -40,6 +40,7 @@ from .watchman import Watchman
 
 __all__ = ["Operation", "Port", "telling"]
 
+_T = TypeVar("_T")
 _read: Final = os_.read_raw
 
 
@@ -82,6 +83,21 @@ class Port:
         self._begun = 0.0
         self._verdict: WasmError | None = None
         self._reads = True
+        self.handle.on_look = _looking(weakref.ref(self))
+
+    def abandon(self) -> None:
+        """Its tasks were thrown away, perhaps with their loop, and will never go on: end the worker, and give back in
+        their stead what they have. Any thread but the loop's."""
+        handle, operation = self.handle, self.operation
+        handle.condemn(monitor.abandoned())
+        if operation is not None:
+            operation.running, self.operation = False, None
+            self._housekeeper.unwatch_host_calls(handle)
+            torn, handle.busy = handle.busy, None
+            if torn is not None:
+                torn.serving.harvest()
+            handle.renew_turn()
+        handle.release_when_idle()
 
     # --- waiting and judging ---
 
@@ -145,7 +161,7 @@ class Port:
         """Until the worker is known to have ended."""
         loop, handle = asyncio.get_running_loop(), self.handle
         waiter: asyncio.Future[None] = loop.create_future()
-        on_end = telling(loop, functools.partial(_wake, waiter))
+        on_end = telling(waiter, _wake)
         timer = loop.call_later(timeout_s, _wake, waiter)
         handle.when_ended(on_end)
         try:
@@ -237,16 +253,33 @@ class Port:
                 raise await self.ended(watch)
 
 
-def telling(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> Callable[[], None]:
-    """For another thread to call: has the loop do `action`."""
+def telling(future: asyncio.Future[_T], action: Callable[[asyncio.Future[_T]], object]) -> Callable[[], None]:
+    """For another thread to call: has the loop do `action(future)`, if anybody still waits for that. It does not keep
+    it: what belongs to a loop that is closed must go, while whoever calls this waits for a worker that does not."""
+    loop, kept = future.get_loop(), weakref.ref(future)
 
     def tell() -> None:
+        waited_for = kept()
+        if waited_for is None:
+            return
         try:
-            loop.call_soon_threadsafe(action)
+            loop.call_soon_threadsafe(action, waited_for)
         except RuntimeError:
             pass  # the loop is closed, and nobody waits any more
 
     return tell
+
+
+def _looking(kept: weakref.ref[Port]) -> Callable[[], None]:
+    """For the housekeeper. Whoever is referred to by a host function of a guest that runs would else stay for ever, and
+    the guest with it, when the loop that they are of is closed."""
+
+    def look() -> None:
+        port = kept()
+        if port is not None and port.loop.is_closed():
+            port.abandon()
+
+    return look
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -129,7 +129,7 @@ class Serving:
         context = contextvars.copy_context()
         context.run(inside.set, (*inside.get(), self._port.operation))
         task = loop.create_task(guarded(hosted.fn, args), context=context)
-        on_end = telling(loop, task.cancel)
+        on_end = telling(task, lambda each: each.cancel())
         handle.when_ended(on_end)
         try:
             await held(task, lambda: (handle.condemn(monitor.abandoned()), task.cancel()))

@@ -76,6 +76,8 @@ class Handle(Body):
         self.host_deadline: float | None = None  # set while a host function runs in the thread of the call
         #: The same is set while an event loop waits for an answer; one that is there has only to be read.
         self.awaited = False
+        #: What its event loop wants looked after whenever the housekeeper looks, whoever has the turn.
+        self.on_look: Callable[[], object] | None = None
         self._verdict: WasmError | None = None
         #: Not `alive`, or something is unsaid: for who asks at every call.
         self.attention = False
@@ -251,6 +253,8 @@ class Handle(Body):
 
         One whose owner is gone (torn away by an exception from a signal handler) is ended.
         """
+        if self.on_look is not None:
+            self.on_look()
         if self.turn.acquire(blocking=False):
             try:
                 if self.owner() is None:
