@@ -9,11 +9,13 @@ import signal
 import threading
 
 import pytest
-from leaks import descendants
+from leaks import descendants, wait_until
 from programs import Held, fork_server, fork_servers
 from userland import ADD, LOOP, add
 
 from pdsandbox import Cause, CompileError, Limits, Supervisor, WasmError, WasmImports, WorkerCrashed
+from pdsandbox.protocol.control import Spawn
+from pdsandbox.supervisor.forkclient import ForkServer
 from pdsandbox.supervisor.housekeeper import Housekeeper
 
 pytestmark = pytest.mark.orphans  # the workers of a fork server that was killed become ours
@@ -206,6 +208,29 @@ def test_while_eight_threads_start_instances(host, kill_fork_server):
     assert add(host) == 3
 
 
+@pytest.mark.parametrize("what", ["compile", "instantiate"])
+def test_a_fork_server_that_is_cleared_away_while_it_is_asked(monkeypatch, what):
+    """Whoever was about to ask finds its socket closed, and asks the next one."""
+    send, asked = ForkServer._send, []
+
+    def late(self, packet, fds, **options):
+        if isinstance(packet, Spawn) and not asked:
+            asked.append(packet)
+            os.kill(self.pid, signal.SIGKILL)
+            assert wait_until(lambda: self.fileno() < 0)
+        send(self, packet, fds, **options)
+
+    with Supervisor(spares=0) as host:
+        module = host.compile(ADD)
+        monkeypatch.setattr(ForkServer, "_send", late)
+        if what == "compile":
+            assert host.compile("(module)").exports() == []
+        else:
+            with host.instantiate(module) as instance:
+                assert instance.func("add")(1, 2) == 3
+    assert len(asked) == 1
+
+
 def test_a_fork_server_that_cannot_start(tmp_path):
     """When every new one dies at once: a clear error that tells the reason, cause HOST, no endless attempts."""
     python = tmp_path / "python"
@@ -217,8 +242,8 @@ def test_a_fork_server_that_cannot_start(tmp_path):
             with pytest.raises(CompileError, match="no such thing as Python") as caught:
                 host.compile(ADD)
             assert caught.value.cause is Cause.HOST
-    # For each compile: one that may be gone before it is used, and three attempts.
-    assert len(starts.read_text().splitlines()) <= 8
+    # Each compilation looks for one four times, and then the last one may have died already.
+    assert len(starts.read_text().splitlines()) <= 2 * 4
 
 
 def test_a_fork_server_of_another_version(tmp_path):

@@ -11,7 +11,7 @@ import time
 
 import psutil
 import pytest
-from supervising import GUEST, PATIENCE_S, expect, gone, imports, make_guest, together, wait_process_ends
+from supervising import GUEST, PATIENCE_S, Thread, expect, gone, imports, make_guest, together, wait_process_ends
 
 from pdsandbox import I32, CallError, Cause, HostFunction, WallClockExceeded, WasmImports
 
@@ -55,6 +55,16 @@ def test_the_worker_is_dead_before_the_callback_returns(host, call):
     stopped(lambda: call(instance))
     assert callback.saw == [7]
     gone(instance, WallClockExceeded, Cause.WALL)
+
+
+def test_while_somebody_waits_for_the_fork_server(make_supervisor):
+    """Who asks it for a worker keeps a lock meanwhile, which the watchdog does without."""
+    host = make_supervisor(spares=1)
+    callback = WaitsForTheEnd(lambda: instance.pid)
+    instance = make_guest(host, ask=callback)
+    with host._processes._lock:
+        Thread(lambda: stopped(lambda: instance.call("ask", [7], wall_s=WALL_S))).result()
+    assert callback.saw == [7]
 
 
 def test_the_supervisors_own_limit(make_supervisor):

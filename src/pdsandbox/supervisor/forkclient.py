@@ -4,10 +4,10 @@ The process is started by exec (`subprocess`, which uses vfork), never by a bare
 threads. It gets an empty environment, `/`, /dev/null for standard input and output, a pipe for standard error (for
 the reason when it fails to start), its own session, and one descriptor: its end of the control socket.
 
-Threads: any thread sends SPAWN (one packet is atomic; `_lock` keeps tickets and handles together); only the
-housekeeper receives. If the user's program reaps our child with waitpid(-1), or ignores SIGCHLD, nothing is lost: its
-end shows on the control socket, and its pidfd (sent by itself) cannot mean another process. It is killed through
-that pidfd, and reaped through it if nobody else has.
+Threads: any thread sends SPAWN (one packet is atomic; `_lock` keeps tickets and handles together, and the socket open
+while one is sent); only the housekeeper receives. If the user's program reaps our child with waitpid(-1), or ignores
+SIGCHLD, nothing is lost: its end shows on the control socket, and its pidfd (sent by itself) cannot mean another
+process. It is killed through that pidfd, and reaped through it if nobody else has.
 """
 
 from __future__ import annotations
@@ -214,13 +214,17 @@ class ForkServer:
     def _send(self, packet: c.Packet, fds: list[int], *, wait: bool = True) -> None:
         data = c.encode(packet)
         while True:
+            control = self.control.fileno()
             try:
-                os_.send_fds(self.control, data, fds)
+                with self._lock:  # `dispose` closes it at any moment, and then its number may be another's
+                    if self.control.fileno() < 0:
+                        raise BrokenPipeError
+                    os_.send_fds(self.control, data, fds)
             except BlockingIOError:
                 if not wait:
                     raise
                 poll = select.poll()
-                poll.register(self.control, select.POLLOUT)
+                poll.register(control, select.POLLOUT)
                 if not poll.poll(SEND_TIMEOUT_S * 1000):
                     text = f"the fork server did not answer for {SEND_TIMEOUT_S:g} s"
                     raise InstantiationError(text, cause=Cause.HOST) from None
@@ -356,7 +360,8 @@ class ForkServer:
         if self._stderr < 0:
             return
         self._wait_exited(LEAVE_TIMEOUT_S)
-        self.control.close()
+        with self._lock:
+            self.control.close()
         os.close(self._stderr)
         self._stderr = -1
         if self._pidfd >= 0:

@@ -32,6 +32,8 @@ from .sharing import Worker
 
 # A spare that was handed out is replaced a little later: a fork at once would compete with the first call for a core.
 RESPAWN_S: Final = 0.02
+# Whoever has the lock may be waiting for a fork server that is stopped, and deadlines pass meanwhile.
+PATIENCE_S: Final = 0.02
 
 
 class NeverRan(Exception):
@@ -154,23 +156,31 @@ class Processes:
 
     def tick(self) -> None:
         """The housekeeper's regular duty: spares, and the memory and standard error of idle workers."""
-        with self._lock:
-            server = self.fork_server
-            if self.closed or server is None or server.lost:
-                return
-            for pair in [pair for pair in self.spares if not pair[0].alive]:
-                self.spares.remove(pair)
-                pair[0].release_when_idle()
+        if self.closed:
+            return
+        if self._lock.acquire(timeout=PATIENCE_S):
             try:
-                while len(self.spares) < self._spare_count:
-                    handle = server.spawn(c.Role.WORKER, self, wait=False)
-                    self.spares.append((handle, Channel(handle)))
-            except (OSError, InstantiationError):
-                pass  # no spare now; who needs a worker asks, and hears why not
-            housekeeper = self._housekeeper
+                self._keep_spares()
+            finally:
+                self._lock.release()
+        housekeeper = self._housekeeper
         if housekeeper is not None:
             for handle in list(housekeeper.handles):
                 handle.look_when_idle(self._limits.rss_bytes if handle.role == c.Role.WORKER else None)
+
+    def _keep_spares(self) -> None:
+        server = self.fork_server
+        if self.closed or server is None or server.lost:
+            return
+        for pair in [pair for pair in self.spares if not pair[0].alive]:
+            self.spares.remove(pair)
+            pair[0].release_when_idle()
+        try:
+            while len(self.spares) < self._spare_count:
+                handle = server.spawn(c.Role.WORKER, self, wait=False)
+                self.spares.append((handle, Channel(handle)))
+        except (OSError, InstantiationError):
+            pass  # no spare now; who needs a worker asks, and hears why not
 
     def hardening_report(self) -> HardeningReport:
         """What the fork server saw; waits until it is warm. InstantiationError, HOST, when it cannot be started."""
