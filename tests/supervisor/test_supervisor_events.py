@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -19,7 +16,6 @@ from supervising import (
     eventually,
     expect,
     fork_server_of,
-    import_path,
     imports,
     make_guest,
     spares_of,
@@ -386,47 +382,6 @@ def test_stats_of_a_parent_are_not_a_forks(host):
             os._exit(3)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
-def test_the_log(caplog):
-    """Loggers, levels and fields: a healthy life is DEBUG, a death INFO."""
-    caplog.set_level(logging.DEBUG, "pdsandbox")
-    with Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0) as host:
-        instance = make_guest(host)
-        expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin", wall_s=0.2))
-        pid = instance.pid
-        make_guest(host).close()
-    records = [record for record in caplog.records if hasattr(record, "pd_event")]
-    seen = {(record.name, record.levelname, record.pd_event) for record in records}
-    assert seen == {
-        ("pdsandbox.forkserver", "DEBUG", "ForkServerStarted"),
-        ("pdsandbox.worker", "DEBUG", "WorkerStarted"),
-        ("pdsandbox.worker", "DEBUG", "WorkerReady"),
-        ("pdsandbox.worker", "DEBUG", "WorkerEnded"),
-        ("pdsandbox.worker", "INFO", "WorkerEnded"),
-        ("pdsandbox.compile", "DEBUG", "Compiled"),
-        ("pdsandbox.compile", "DEBUG", "CacheHit"),
-    }
-    (death,) = [record for record in records if record.levelname == "INFO"]
-    assert (death.pd_pid, death.pd_cause, death.pd_message) == (pid, "wall", "wall-clock limit of 0.2 s exceeded")
-    assert death.getMessage() == f"worker {death.pd_worker}, pid {pid}, ended (wall): {death.pd_message}"
-
-
-def test_an_unconfigured_program_is_not_written_to():
-    """Deaths reach the caller as errors, and nobody's standard error."""
-    script = f"""if True:
-        import sys
-        sys.path[:0] = {import_path()!r}
-        from supervising import expect, make_guest
-        from pdsandbox import Cause, CompileError, Limits, Supervisor, WallClockExceeded
-        with Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0) as host:
-            instance = make_guest(host)
-            expect(WallClockExceeded, Cause.WALL, lambda: instance.call("spin", wall_s=0.2))
-            expect(CompileError, Cause.COMPILE, lambda: host.compile("(nonsense)"))
-        assert host.stats().workers_ended == {{Cause.WALL: 1}}
-        print("done")"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("done\n", "")
 
 
 def test_many_events_leave_no_thread(told):
