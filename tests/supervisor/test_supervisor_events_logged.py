@@ -1,4 +1,4 @@
-"""Events as lines of `logging`: which logger and level has which, and that a program without logging is told nothing."""
+"""Events as lines of `logging`: which logger and level has which; a program without logging is told nothing."""
 
 from __future__ import annotations
 
