@@ -232,6 +232,8 @@ class Pool:
         keeper = self._keeper
         if keeper.here:
             raise waits_for_itself("thread")
+        keeper.look_soon()
+        keeper.wake()
         with keeper.outcome:
             keeper.outcome.wait_for(lambda: keeper.settled, timeout)
             return keeper.ready()
