@@ -35,6 +35,7 @@ from . import (
     ramp,
     realwork,
     shell,
+    soak,
     spaced,
     starts,
     together,
@@ -142,7 +143,7 @@ def cli(
         sys.exit(1)
 
 
-for command in (commands.html, commands.chart, commands.compare):
+for command in (commands.html, commands.chart, commands.compare, soak.soak):
     cli.add_command(command)
 
 

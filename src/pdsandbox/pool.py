@@ -8,10 +8,10 @@ not made again, unless its caller said that it may be.
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from collections.abc import Callable, Sequence
 from threading import get_ident
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -57,6 +57,7 @@ class Pool:
         self._sizes = sizes
         self._keeper = keeper = Keeper(host, module, imports, wasi, sizes, self._policy)
         self._roster = keeper.roster
+        self._restarts = keeper.restarts
         self._lock = keeper.lock
         self._generation = generation.now
         self._swapping = threading.RLock()
@@ -94,13 +95,13 @@ class Pool:
             try:
                 slot = self._take(lease, timeout)
                 if attempt is not None:
-                    attempt.began = time.monotonic()
+                    attempt.began = monotonic()
                 result = slot.instance.call(func, args, fuel=fuel, wall_s=wall_s)
             except BaseException as exc:
                 lost = self._after(lease, exc)
                 if not isinstance(exc, WasmError):
                     raise
-                if lost and attempt is not None and attempt.again(exc, time.monotonic()):
+                if lost and attempt is not None and attempt.again(exc, monotonic()):
                     left_s = attempt.wall_s
                     try:
                         return self.call(
@@ -113,7 +114,7 @@ class Pool:
                 raise
         finally:
             self._give(lease)
-        if self._keeper.restarts.trying:
+        if self._restarts.trying:
             self._served()
         return result
 
@@ -144,20 +145,22 @@ class Pool:
 
     def _give(self, lease: Lease) -> None:
         """Whatever `lease` has, or waits for, it does so no longer."""
+        roster = self._roster
         with self._lock:
             if lease.slot is not None:
-                granted = self._roster.give(lease, time.monotonic())
+                granted = roster.give(lease, monotonic())
             elif lease.queued:
-                granted = self._roster.leave(lease)
+                granted = roster.leave(lease)
             else:
                 return
-        self._follow_up(granted)
+        if granted or roster.work or roster.closed:
+            self._follow_up(granted)
 
     def _lose(self, lease: Lease, error: WasmError | None) -> None:
         """Its instance is gone."""
         with self._lock:
-            self._keeper.lost(error, time.monotonic())
-            granted = self._roster.give(lease, time.monotonic(), usable=False)
+            self._keeper.lost(error, monotonic())
+            granted = self._roster.give(lease, monotonic(), usable=False)
         self._follow_up(granted)
 
     def _after(self, lease: Lease, error: BaseException) -> bool | None:
@@ -180,7 +183,7 @@ class Pool:
 
     def _served(self) -> None:
         with self._lock:
-            self._keeper.restarts.succeeded(time.monotonic())
+            self._keeper.restarts.succeeded(monotonic())
 
     # --- waiting ---
 
@@ -189,7 +192,7 @@ class Pool:
         allowed = self._timeout if timeout is None else refusals.seconds(timeout)
         wake = lease.wake = threading.Lock()
         wake.acquire()
-        began = time.monotonic()
+        began = monotonic()
         with self._lock:
             roster = self._roster
             itself = self._keeper.here or (not self._sure(lease) and self._has_one(lease.thread))
@@ -202,7 +205,7 @@ class Pool:
             with self._lock:
                 if lease.queued:
                     granted = roster.leave(lease)
-                    late = refusals.late(roster, lease, allowed, time.monotonic() - began)
+                    late = refusals.late(roster, lease, allowed, monotonic() - began)
                 else:
                     late = None  # just now
             if late is not None:
@@ -232,6 +235,8 @@ class Pool:
         keeper = self._keeper
         if keeper.here:
             raise waits_for_itself("thread")
+        keeper.look_soon()
+        keeper.wake()
         with keeper.outcome:
             keeper.outcome.wait_for(lambda: keeper.settled, timeout)
             return keeper.ready()
@@ -255,7 +260,7 @@ class Pool:
             instance = keeper.make(recipe)
             try:
                 with self._lock:
-                    granted = keeper.swapped(recipe, instance, time.monotonic())
+                    granted = keeper.swapped(recipe, instance, monotonic())
             except CallError:
                 instance.close()
                 raise
@@ -265,7 +270,7 @@ class Pool:
     def standing(self) -> Standing:
         """Whether instances may be started, or why not now."""
         with self._lock:
-            return self._keeper.restarts.standing(time.monotonic())
+            return self._keeper.restarts.standing(monotonic())
 
     def reset(self) -> None:
         """Forget its failures and end a quarantine."""
@@ -279,7 +284,7 @@ class Pool:
         grace_s = refusals.seconds(grace_s, "grace_s")
         if self._generation != generation.now:
             return  # the parent's instances are the parent's to end
-        deadline = time.monotonic() + grace_s
+        deadline = monotonic() + grace_s
         keeper, roster = self._keeper, self._roster
         with self._lock:
             told = roster.close()
@@ -287,7 +292,7 @@ class Pool:
         tell(told, closed_error)
         keeper.wake()
         try:
-            while self._others_run() and keeper.drained.wait(max(0.0, deadline - time.monotonic())):
+            while self._others_run() and keeper.drained.wait(max(0.0, deadline - monotonic())):
                 pass
         finally:
             with self._lock:

@@ -116,18 +116,26 @@ class Roster:
 
     def take(self, lease: Lease) -> bool:
         """Give `lease` an instance, if there is one that it may have now; those who came before it go first."""
-        account = self._accounts.get(lease.tenant)
+        tenant = lease.tenant
+        account = self._accounts.get(tenant)
         if account is None:
             slots = self._fresh
+        elif account.waiting or account.running >= self._running_limit:
+            return False
         else:
-            if account.waiting or account.running >= self._running_limit:
-                return False
             slots = account.idle or self._fresh
         if not slots:
             return False
         if account is None:
-            account = self._accounts[lease.tenant] = _Account()
-        self._lend(slots.pop(), lease, account)
+            account = self._accounts[tenant] = _Account()
+        # `_lend` written out: every call comes by here.
+        slot = slots.pop()
+        del self._idle[slot]
+        self.leased[slot] = None
+        account.running += 1
+        slot.tenant = tenant
+        slot.lease = lease
+        lease.slot = slot
         return True
 
     @property
@@ -177,8 +185,8 @@ class Roster:
         lease.slot = slot.lease = None
         del self.leased[slot]
         account.running -= 1
-        slot.calls += 1
-        if usable and slot.calls < self._calls_limit and slot.version == self.version and not self.closed:
+        slot.calls = calls = slot.calls + 1
+        if usable and calls < self._calls_limit and slot.version == self.version and not self.closed:
             slot.idle_since = now
             self._idle[slot] = None
             account.idle.append(slot)

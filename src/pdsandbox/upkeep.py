@@ -7,6 +7,7 @@ holds a lock around each; a pool of an event loop does in the loop.
 from __future__ import annotations
 
 import copy
+import math
 import random
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -84,8 +85,8 @@ class Upkeep:
 
     @property
     def there(self) -> int:
-        """Instances that are there, or in use."""
-        return self.roster.alive - self.roster.starting
+        """Instances that are there, or in use; not those that died while they idled, though nobody has looked yet."""
+        return len(self.roster.leased) + len([slot for slot in self.roster.idle if slot.instance.alive])
 
     @property
     def settled(self) -> bool:
@@ -158,6 +159,10 @@ class Upkeep:
         else:
             self.restarts.failed(now, error)
         self.roster.work = True
+
+    def look_soon(self) -> None:
+        """Somebody waits to know which of those that idle live: it is time to look."""
+        self._looked_at = -math.inf
 
     def take_out_dead(self, now: float) -> list[Slot]:
         """Those that died while they idled, if it is time to look: say `lost` for each."""

@@ -92,6 +92,19 @@ def test_those_that_died_while_they_idled_are_replaced_unasked(scene):
     assert it.pool.call("count") == [I32(1)]
 
 
+def test_who_waits_for_readiness_is_not_told_of_the_dead(scene):
+    """Not even when they died this very moment, and nobody has looked."""
+    it = scene(min=1, max=1, restart=policy())
+    assert it.pool.wait_ready(60)
+    for starts in (2, 3, 4):
+        (slot,) = it.pool._roster.idle
+        os.kill(slot.instance.pid, signal.SIGKILL)
+        eventually(lambda slot=slot: not slot.instance.alive)
+        assert it.pool.wait_ready(60)
+        assert it.pool._keeper.starts == starts
+        assert [slot.instance.alive for slot in it.pool._roster.idle] == [True]
+
+
 def test_an_instance_that_died_while_borrowed_is_counted(scene):
     """Whoever had it was told, or does something else by now."""
     it = scene(max=1, restart=policy(on_failure="closed"))

@@ -244,6 +244,25 @@ def test_spares(told):
         assert told.one(events.WorkerEnded, pid=spare).cause is Cause.SIGNAL
 
 
+def test_a_dead_spare_that_an_instance_came_upon(told):
+    """Before the fork server could report it: what killed it is told, not that it was not to be used."""
+    with Supervisor(limits=Limits(fuel=None), spares=1, on_event=told) as host:
+        module = host.compile(GUEST)
+        eventually(lambda: any(handle.pid for handle in spares_of(host)))
+        spare, server = spares_of(host)[0].pid, fork_server_of(host).pid
+        os.kill(server, signal.SIGSTOP)
+        try:
+            os.kill(spare, signal.SIGKILL)
+            wait_process_ends(spare)
+            starting = Thread(lambda: host.instantiate(module, imports()))
+            eventually(lambda: spare not in [handle.pid for handle in spares_of(host)])
+        finally:
+            os.kill(server, signal.SIGCONT)
+        assert starting.result().pid != spare
+        ended = told.one(events.WorkerEnded, pid=spare)
+        assert (ended.cause, ended.signal) == (Cause.SIGNAL, signal.SIGKILL)
+
+
 def test_instances_that_share_a_worker(told):
     """Each is ready by itself, by its number in the worker, which ends once."""
     with Supervisor(limits=Limits(fuel=None), spares=0, isolation="module", on_event=told) as host:

@@ -213,8 +213,9 @@ class Processes:
                 if handle.running():
                     handle.owner = weakref.ref(owner)
                     return handle, channel, True
-                handle.condemn(monitor.closed())
-                handle.release_when_idle()
+                # How it died may have yet to be reported: then the housekeeper lets go of it, and it is told.
+                if handle.ended:
+                    handle.release_when_idle()
             try:
                 handle = server.spawn(c.Role.WORKER, owner, artifact=artifact, late=late)
             except OSError as exc:
