@@ -10,6 +10,7 @@ import signal
 import threading
 
 import pytest
+import uvloop
 from looping import expect
 from looping_pools import STARTING, Scene, eventually, policy, soon
 
@@ -256,12 +257,12 @@ def test_another_loop_is_refused(on_pool):
     on_pool(main, max=1)
 
 
-@pytest.mark.parametrize("then", ["dropped", "closed", "in a thread"])
+@pytest.mark.parametrize("then", ["dropped", "closed", "in a thread", "uvloop"])
 def test_a_loop_that_is_closed_with_calls_under_way(then):
     """Nothing is left once the pool is dropped, or closed from another loop; the same when it was another thread's."""
 
     def closing():
-        loop = asyncio.new_event_loop()
+        loop = uvloop.new_event_loop() if then == "uvloop" else asyncio.new_event_loop()
 
         async def begin():
             host = AsyncSupervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0)
