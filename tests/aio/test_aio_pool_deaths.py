@@ -197,7 +197,7 @@ def test_deaths_and_cancellations_under_load_lose_no_call_and_double_none(on_poo
         it.pool._take = watched
 
         async def use(base):
-            for n in range(base, base + 16):
+            for n in range(base, base + 12):
                 name = f"call {n}"
                 task = asyncio.create_task(it.pool.call("work", [n]), name=name)
                 if n % 4 == 0:
