@@ -56,7 +56,7 @@ def test_a_death_ends_its_call_and_is_made_good(on_pool):
 
 
 def test_those_that_died_while_they_idled_cost_no_call(on_pool, monkeypatch):
-    """Nothing ran in them for anybody; they are replaced, also unasked, at the next look."""
+    """Nothing ran in them for anybody; they are counted, and replaced, also unasked, at the next look."""
     monkeypatch.setattr(upkeep, "_TICK_S", 0.05)
 
     async def main(it):
@@ -69,7 +69,7 @@ def test_those_that_died_while_they_idled_cost_no_call(on_pool, monkeypatch):
             pass
         os.kill(instance.pid, signal.SIGKILL)
         await eventually(lambda: it.pool._keeper.starts == 3)
-        assert it.calls == [1]
+        assert (it.calls, len(it.pool._keeper.restarts._failures)) == ([1], 2)
 
     on_pool(main, min=1, max=1, restart=policy())
 
