@@ -2,7 +2,7 @@
 
 A test is a plain function that gives `on_loop` a coroutine function `(host) -> None`: that makes the loop, a fresh host
 on it (`on_loop(main, engine=…, **limits)`), and closes both. In a module of pools or plugins they share a loop of each
-kind, and a host on it: `on_pool(main, **options)` makes a pool for `(scene) -> None`, `on_plugin` a plugin.
+kind, and the processes of a host: `on_pool(main, **options)` makes a pool for `(scene) -> None`, `on_plugin` a plugin.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 import uvloop
 from looping_pools import Scene
 
-from pdsandbox import AsyncPlugin, AsyncSupervisor, EngineConfig, Limits, RestartPolicy
+from pdsandbox import AsyncPlugin, AsyncSupervisor, EngineConfig, Limits, RestartPolicy, Supervisor
 
 
 def _uvloop(main: Callable[[], Any]) -> None:
@@ -86,19 +86,20 @@ def lasting(request: pytest.FixtureRequest) -> Iterator[Callable[[Callable[[], A
 
 
 @pytest.fixture(scope="module")
-def host(lasting: Callable[[Callable[[], Any]], None]) -> Iterator[AsyncSupervisor]:
-    """A host of that loop, warm: its processes stand before any test's baseline. Not the session's, which would be
-    there when another directory's `host` goes and counts what is left."""
-    shared = AsyncSupervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0)
+def processes() -> Iterator[Supervisor]:
+    """What the hosts of all loops are over, warm: it stands before any test's baseline, and costs seconds on a busy
+    machine. Not the session's, which would be there when another directory's `host` goes and counts what is left."""
+    with Supervisor(limits=Limits(fuel=None, wall_s=60.0), spares=0) as shared:
+        shared.instantiate(shared.compile('(module (func (export "f")))')).close()
+        yield shared
 
-    async def warm() -> None:
-        instance = await shared.instantiate(await shared.compile('(module (func (export "f")))'))
-        await instance.call("f")
-        await instance.close()
 
-    lasting(warm)
-    yield shared
-    lasting(shared.close)
+@pytest.fixture
+def host(processes: Supervisor) -> AsyncSupervisor:
+    """A host for one test, on whatever loop that has."""
+    made = AsyncSupervisor(limits=processes.limits, spares=0)
+    made._host = processes
+    return made
 
 
 @pytest.fixture

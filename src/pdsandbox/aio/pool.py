@@ -100,7 +100,7 @@ class AsyncPool:
                 instance = await self._take(lease, timeout)
                 result = await instance._call(func, args, fuel, attempt.wall_s, False, attempt)
             except BaseException as exc:
-                lost = self._give(lease, exc)
+                lost = self._give(lease)
                 if not isinstance(exc, WasmError):
                     raise
                 if lost and attempt.began is None:
@@ -137,9 +137,9 @@ class AsyncPool:
             # Nothing has run in it for this caller.
             self._give(lease)
 
-    def _give(self, lease: Lease, error: BaseException | None = None) -> bool | None:
-        """Whatever `lease` has, or waits for, it does so no longer. Whether the instance that it had is gone (`error`:
-        what its use ended in); None: it had none."""
+    def _give(self, lease: Lease) -> bool | None:
+        """Whatever `lease` has, or waits for, it does so no longer. Whether the instance that it had is gone; None: it
+        had none."""
         slot, lost = lease.slot, None
         if slot is None and not lease.queued:
             return None
@@ -152,9 +152,7 @@ class AsyncPool:
         else:
             lost = not slot.instance.alive
             if lost:
-                # A caller that was cancelled has ended it, whatever it died of.
-                own = error is None or isinstance(error, WasmError)
-                self._keeper.lost(why_gone(slot.instance) if own else None, now)
+                self._keeper.lost(why_gone(slot.instance), now)
             granted = self._roster.give(lease, now, usable=not lost)
         self._follow_up(granted)
         return lost
