@@ -93,6 +93,9 @@ def test_a_borrowed_instance_is_one_callers_alone(on_pool):
         assert await soon(waits) == [I32(6)]
         async with borrowing as instance:
             assert await instance.call("count") == [I32(2)]
+        runs, waits = await it.holding(0), await it.queued(1)  # which would wait for itself if it still had one
+        it.release()
+        assert (await soon(runs), await soon(waits)) == ([I32(1)], [I32(2)])
 
     on_pool(main, max=1)
 

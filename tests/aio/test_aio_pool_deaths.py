@@ -56,7 +56,8 @@ def test_a_death_ends_its_call_and_is_made_good(on_pool):
 
 
 def test_those_that_died_while_they_idled_cost_no_call(on_pool, monkeypatch):
-    """Nothing ran in them for anybody; they are counted, and replaced, also unasked, at the next look."""
+    """Nothing ran in them for anybody; they are counted, and replaced, also unasked, at the next look;
+    and at once for who waits for readiness."""
     monkeypatch.setattr(upkeep, "_TICK_S", 0.05)
 
     async def main(it):
@@ -70,6 +71,13 @@ def test_those_that_died_while_they_idled_cost_no_call(on_pool, monkeypatch):
         os.kill(instance.pid, signal.SIGKILL)
         await eventually(lambda: it.pool._keeper.starts == 3)
         assert (it.calls, len(it.pool._keeper.restarts._failures)) == ([1], 2)
+        monkeypatch.setattr(upkeep, "_TICK_S", 3600.0)
+        it.pool._keeper._look()  # its next look is an hour away by now
+        (slot,) = it.pool._roster.idle
+        os.kill(slot.instance.pid, signal.SIGKILL)
+        await eventually(lambda: not slot.instance.alive)
+        assert await it.pool.wait_ready(10)
+        assert it.pool._keeper.starts == 4
 
     on_pool(main, min=1, max=1, restart=policy())
 

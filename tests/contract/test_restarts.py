@@ -26,6 +26,7 @@ from pdsandbox import (
     WallClockExceeded,
     WorkerCrashed,
 )
+from pdsandbox.history import History
 from pdsandbox.restarts import Restarts, is_its_own, quarantined
 
 DEATH = WorkerCrashed("worker crashed: SIGSEGV", signal=11)
@@ -382,3 +383,15 @@ def test_what_the_other_standings_say():
     assert error.message.startswith("the plugin is being tried after a quarantine that began 2026-03-04 11:55:00")
     assert isinstance(error, Quarantined)
     assert error.retry_after_s == 50
+
+
+def test_a_quarantine_is_reported_once():
+    """However many instances fail while it lasts; the next one is another."""
+    told = []
+    history = History(RestartPolicy(on_failure="closed", quarantine_s=10), lambda: 0.0, lambda *what: told.append(what))
+    for began in (0.0, 20.0):
+        assert history.start(began) is None
+        for later in range(1, 4):
+            history.failed(began + later, DEATH)
+    assert [(failures, left) for failures, _, left in told] == [(1, 10.0), (1, 10.0)]
+    assert {str(error) for _, error, _ in told} == {str(DEATH)}

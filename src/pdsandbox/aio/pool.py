@@ -223,6 +223,8 @@ class AsyncPool:
         keeper = self._keeper
         if keeper.here:
             raise waits_for_itself("task")
+        keeper.look_soon()
+        keeper.wake()
         await keeper.until(lambda: keeper.settled, timeout)
         return keeper.ready()
 
