@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..errors import CallError, Cause, CompileError, InstantiationError, WasmError
@@ -29,7 +30,9 @@ from .talk import Talk
 from .watchman import Watchman
 
 if TYPE_CHECKING:
+    from ..events import Event
     from ..restarts import RestartPolicy
+    from ..stats import HostStats
     from ..wasi import Wasi
     from .plugin import AsyncPlugin
     from .pool import AsyncPool
@@ -70,9 +73,10 @@ class AsyncSupervisor:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         hardening: str | Hardening | None = None,
         cgroup: str | os.PathLike[str] | None = None,
+        on_event: Callable[[Event], object] | None = None,
         python: str | os.PathLike[str] | None = None,
     ) -> None:
-        """See `Supervisor`."""
+        """See `Supervisor`. `on_event` is called in a thread of its own here, too, not on the loop."""
         self._host = Supervisor(
             limits=limits,
             engine=engine,
@@ -84,6 +88,7 @@ class AsyncSupervisor:
             cache_bytes=cache_bytes,
             hardening=hardening,
             cgroup=cgroup,
+            on_event=on_event,
             python=python,
         )
         self.missing = self._host.missing
@@ -196,6 +201,10 @@ class AsyncSupervisor:
             tenant_queue=tenant_queue,
         )
         return AsyncPool(self, self._own(), module, imports, sizes, timeout=timeout, wasi=wasi, restart=restart)
+
+    def stats(self, *, memory: bool = False) -> HostStats:
+        """See `Supervisor.stats`. Nothing is awaited; any thread may ask."""
+        return self._host.stats(memory=memory)
 
     def _on_quarantine(self, module: WasmModule, failures: int, error: WasmError, left_s: float | None) -> None:
         self._host._on_quarantine(module, failures, error, left_s)
