@@ -71,7 +71,7 @@ def test_calls_that_fail(on_loop):
         assert taken == [caught.value.receipt for caught in (short, wrong, late, again)]
         assert [r.cause for r in taken] == [Cause.FUEL, Cause.USAGE, Cause.WALL, Cause.WALL]
         assert [r.fuel for r in taken] == [10_000, 0, None, 0]
-        assert taken[2].wall_s >= 0.2
+        assert taken[2].wall_s >= 0.19  # uvloop's timers count in milliseconds
         assert taken[2].cpu_s > 0
         assert taken[3].wall_s == 0.0
 

@@ -258,9 +258,10 @@ def test_remote_offers(bench):
     boom = RuntimeError("gone")
 
     class Remote:
-        def bind(self, index, nargs, nresults, *, answered):
-            def ask(address, blobs):
-                got.append((index, nargs, blobs, nresults, answered))
+        def bind(self, index, nargs, nresults, *, blobs, answered):
+            def ask(address, copied):
+                assert bool(copied) is blobs
+                got.append((index, nargs, copied, nresults, answered))
                 if index == 2:
                     raise boom
                 ctypes.memmove(address, b"\x05" + bytes(nresults - 1), nresults)
