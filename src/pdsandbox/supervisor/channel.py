@@ -89,8 +89,9 @@ class Channel:
         self._last_words.register(handle.ends.replies, select.POLLIN)
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
-        self.spin = os_.Spinner(handle.part).read
-        self.spin_in_call = os_.Spinner(handle.part).read
+        self.between, self.in_call = os_.Spinner(handle.part), os_.Spinner(handle.part)
+        self.spin = self.between.read
+        self.spin_in_call = self.in_call.read
         self.computing: set[Handle] = set()
         self.instances = self.exports = 0
         self.held = False

@@ -246,7 +246,12 @@ class Conversation(Answers):
         got = _read(*reading)
         watch: monitor.Watch | None = None
         if got < 0 and done == nbytes:
-            if spin:
+            if spin and self._answered_soon:
+                for _ in channel.between.quick:
+                    got = _read(*reading)
+                    if got >= 0:
+                        break
+            if got < 0 and spin:
                 # One that may have fallen asleep meanwhile is worth waiting for once: the next answer is soon.
                 spin_s = SPIN_S if self._answered_soon else WAKE_S
                 got = channel.spin(*reading, time.monotonic() + spin_s)

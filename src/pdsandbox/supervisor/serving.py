@@ -180,7 +180,7 @@ class Serving:
         """
         channel, handle, housekeeper, remote = self._channel, self._handle, self._housekeeper, self._memory
         callbacks, sizes, view, out, reading = self._callbacks, self._sizes, channel.view, channel.out, channel.reading
-        deadline, clock, look_at = watch.deadline, time.monotonic, 0.0
+        deadline, clock, look_at, in_call = watch.deadline, time.monotonic, 0.0, channel.in_call
         kind, done, nbytes = m.HOST_CALL, 0, 0
         while done == nbytes and got >= _LEAST:
             length, kind, index, nslots, first, second, base, size = _HOST_CALL.unpack_from(view)
@@ -217,7 +217,10 @@ class Serving:
             nbytes = HEADER_BYTES + callback.nresults
             _HEADER.pack_into(out, 0, callback.nresults, m.HOST_RETURN)
             done = _write(channel.writing, channel.out_at, sizes[index])
-            got = _read(*reading)
+            for _ in in_call.quick:
+                got = _read(*reading)
+                if got >= 0:
+                    break
             if got < 0 and done == nbytes:
                 got = channel.spin_in_call(*reading, clock() + SPIN_S)
         if not nbytes:

@@ -122,6 +122,7 @@ class Asker:
         args_size, results_size = ctypes.c_size_t(nargs), ctypes.c_size_t(nresults)
         read, write, copy = os_.read_raw, os.write, os_.copy_bytes
         clock, unpack, returned = time.monotonic, _HEADER.unpack_from, (nresults, m.HOST_RETURN)
+        spinner = inbox.spinner
         head = (request_bytes - HEADER_BYTES, m.HOST_CALL, index, nargs, 0, 0)
         said = (0, 0)
         _HOST_CALL.pack_into(request, 0, *head, *said)
@@ -133,13 +134,16 @@ class Asker:
                 _HOST_CALL.pack_into(request, 0, *head, *place)
                 said = place
             copy(slots_at, address, args_size)
-            done = write(outbox.fd, frame)
+            done, got = write(outbox.fd, frame), -1
             if done != request_bytes:
                 outbox.write_rest(frame[done:])
             fd, at, size, view = inbox.target
-            got = read(fd, at, size)
+            for _ in spinner.quick:
+                got = read(fd, at, size)
+                if got >= 0:
+                    break
             if got < 0 and flags & 8:
-                got = inbox.spinner.read(fd, at, size, clock() + SPIN_S)
+                got = spinner.read(fd, at, size, clock() + SPIN_S)
             if got == reply_bytes and unpack(view) == returned:
                 if nresults:
                     copy(address, inbox.slots_at, results_size)

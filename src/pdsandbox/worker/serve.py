@@ -103,6 +103,7 @@ class Server(Asker):
     def _serve(self) -> None:
         inbox, find, backstop, outbox = self.inbox, self._ready.get, self.backstop, self.outbox
         read, write, clock, spin_read = os_.read_raw, os.write, time.monotonic, inbox.spinner.read
+        spinner, once = inbox.spinner, range(1)
         out, give_way = outbox.fd, os_.give_way
         unpack, pack, call_kind, result_kind, least = _CALL.unpack_from, _RESULT.pack_into, m.CALL, m.RESULT, _CALL.size
         tenant: Tenant | None = None
@@ -114,7 +115,10 @@ class Server(Asker):
             fd, at, size, view = inbox.target
             got, spin_s = -1, SPIN_S
             if not inbox.more:
-                got = read(fd, at, size)
+                for _ in spinner.quick if spin_until else once:
+                    got = read(fd, at, size)
+                    if got >= 0:
+                        break
                 if got < 0:
                     if spin_until:
                         got = spin_read(fd, at, size, spin_until)
