@@ -277,6 +277,7 @@ from leaks import descendants, wait_until
 from pdsandbox import Limits, Supervisor
 from supervising import Thread, make_guest
 what, made, neighbour = sys.argv[1], 0, None
+what, _, first = what.partition(" from ")
 isolation = "module" if what == "share" else "instance"
 host = Supervisor(limits=Limits(fuel=None, wall_s=60.0), isolation=isolation, spares=0)
 
@@ -302,7 +303,7 @@ def works(where):
 
 def every_seventh_point():
     global injector
-    number = misses = 0
+    number, misses = int(first or 0), 0
     while misses < 3:
         injector = Injector(number)
         try:
@@ -337,7 +338,7 @@ print("right", flush=True)
 """
 
 
-@pytest.mark.parametrize("what", ["instantiate", "share", "compile", "close", "random"])
+@pytest.mark.parametrize("what", ["instantiate", "share", "share from 1", "share from 3", "compile", "close", "random"])
 @pytest.mark.hammer
 def test_an_interrupt_in_what_is_longer(what):
     """Every seventh point of instantiating (also beside a neighbour in its worker), compiling, closing, and random

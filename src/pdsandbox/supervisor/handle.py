@@ -279,11 +279,16 @@ class Handle(Body):
         self._when_idle(self.speak)
 
     def _when_idle(self, action: Callable[[], None]) -> None:
-        if not self.turn_is_ours() and self.turn.acquire(blocking=False):
-            try:
+        if self.turn_is_ours():
+            return
+        try:  # before it is asked for: a signal handler's exception may come right after it was given
+            if self.turn.acquire(blocking=False):
                 action()
-            finally:
+        finally:
+            try:  # with nothing before the C call that such an exception could come after
                 self.turn.release()
+            except RuntimeError:
+                pass  # it was never ours
 
     def say_later(self, frame: bytes) -> None:
         """Any thread: leave word for the worker, short and not to be answered, for when nothing is under way."""

@@ -165,8 +165,10 @@ class Loader:
             raise told from exc
         finally:
             for place in places:
-                if place.worker.handle.turn_is_ours():
+                try:  # with nothing before the C call that a signal handler's exception could come after
                     place.worker.handle.turn.release()
+                except RuntimeError:
+                    pass  # it was never ours
         if not adding:
             self._processes.respawn()
         return instance
