@@ -25,6 +25,7 @@ __all__ = [
     "check_name",
     "check_range",
     "encode_rows",
+    "named",
     "no_export",
     "not_a_function",
     "plain_func",
@@ -121,6 +122,11 @@ def plain_func(name: str, type_: FuncType, call: Callable[..., Any]) -> Callable
     def function(*args: Any) -> Any:
         return call(name, args, None, None, True)
 
+    return named(function, name, type_)
+
+
+def named(function: Callable[..., Any], name: str, type_: FuncType) -> Callable[..., Any]:
+    """`function`, which is made here and now, as what `instance.func(name)` returns."""
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The guest's export {quoted(name)}: {type_}."
     return function

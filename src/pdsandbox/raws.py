@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from .values import F32, F64, I32, I64, WasmVal, pack_f32
 
-__all__ = ["CLASSES", "GETTERS", "Raw", "raw_of"]
+__all__ = ["CLASSES", "GETTERS", "Raw", "filler_of", "raw_of"]
 
 CLASSES: Final[dict[str, type[WasmVal]]] = {"i32": I32, "i64": I64, "f32": F32, "f64": F64}
 GETTERS: Final[dict[type[WasmVal], Callable[[Any], int]]] = {
@@ -38,6 +38,52 @@ def raw_of(types: Sequence[str]) -> Raw:
     if len(classes) == 2:
         return _two(*classes)
     return _integers(classes)
+
+
+def filler_of(types: Sequence[str], pack: Callable[..., None], frame: memoryview, at: int) -> Callable[[Any], None]:
+    """`fill(args)`, which does `pack(frame, at, *raw_of(types)(args))`; struct.error or TypeError for what is wrong."""
+    classes = tuple(CLASSES[name] for name in types)
+    if set(types) <= {"i32", "i64"}:
+        if len(classes) == 1:
+            return _fill_one(classes[0], pack, frame, at)
+        if len(classes) == 2:
+            return _fill_two(*classes, pack, frame, at)
+    raw = raw_of(types)
+    return lambda args: pack(frame, at, *raw(args))
+
+
+# Written out: half the time of what is for any number, and most functions take so few.
+
+
+def _fill_one(cls: type[Any], pack: Callable[..., None], frame: memoryview, at: int) -> Callable[[Any], None]:
+    def fill(args: Any) -> None:
+        if type(args) is not list:
+            _check(args)
+        try:
+            (one,) = args
+        except ValueError:
+            raise TypeError("wrong count") from None
+        pack(frame, at, one.value if type(one) is cls else one)
+
+    return fill
+
+
+def _fill_two(
+    first: type[Any], second: type[Any], pack: Callable[..., None], frame: memoryview, at: int
+) -> Callable[[Any], None]:
+    def fill(args: Any) -> None:
+        if type(args) is not list:
+            _check(args)
+        try:
+            one, two = args
+        except ValueError:
+            raise TypeError("wrong count") from None
+        if type(one) is first and type(two) is second:
+            pack(frame, at, one.value, two.value)
+        else:
+            pack(frame, at, one, two)
+
+    return fill
 
 
 def _one(cls: type[Any]) -> Raw:

@@ -6,6 +6,7 @@ unchecked entry. Pure; used by both hosts, on both ends of the wire.
 
 from __future__ import annotations
 
+import functools
 import operator
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from .errors import CallError
 from .externs import NUMBER_TYPES
-from .raws import CLASSES, raw_of
+from .raws import CLASSES, filler_of, raw_of
 from .values import F32, F64, I32, I64, WasmVal, _set_f32, _set_f64, _set_i32, _set_i64, _short, pack_f32
 
 __all__ = ["SLOT_BYTES", "Slots"]
@@ -39,6 +40,7 @@ class Slots:
         "fields",
         "make_one",
         "nbytes",
+        "one",
         "plain_one",
         "plain_struct",
         "raw",
@@ -63,8 +65,21 @@ class Slots:
         self._float_at = tuple((i, name == "f32") for i, name in enumerate(self.types) if name[0] == "f")
         #: The one value as a plain one; None if it is that already.
         self.plain_one = _FLOATS.get(self.types[0]) if self.count == 1 else None
+        #: Whether there is one value; if so, its class, what puts a raw value into an object of that, and `plain_one`.
+        self.one: tuple[bool, Any, Any, Callable[[Any], float] | None] = (False, None, None, None)
+        if self.count == 1:
+            cls = CLASSES[self.types[0]]
+            self.one = (True, cls, _PUTTERS[cls], self.plain_one)
         #: Packs and unpacks plain values, if all are integers; it checks type, range and count faster than Python.
         self.plain_struct = None if self._float_at else self._struct
+
+    def filler(self, frame: memoryview, at: int) -> Callable[[Any], None]:
+        """See `raws.filler_of`."""
+        return filler_of(self.types, self._struct.pack_into, frame, at)
+
+    def plain_filler(self, frame: memoryview, at: int) -> Callable[..., None] | None:
+        """The same for the plain arguments of `func`, one by one, if all are integers; struct checks them."""
+        return None if self.plain_struct is None else functools.partial(self.plain_struct.pack_into, frame, at)
 
     def encode(self, args: Sequence[Any]) -> bytes:
         """Slots of `args` (`WasmVal`s or plain numbers). CallError for a wrong count, type or range."""
@@ -220,6 +235,12 @@ def _make_f64(raw: int) -> F64:
     return value
 
 
+_PUTTERS: Final[dict[type[WasmVal], Callable[[Any, int], None]]] = {
+    I32: _set_i32,
+    I64: _set_i64,
+    F32: _set_f32,
+    F64: _set_f64,
+}
 # The decoder's values come out of struct in range: the constructors' checks would only cost time.
 _MAKERS: dict[type[WasmVal], Callable[[int], WasmVal]] = {
     I32: _make_i32,

@@ -110,7 +110,7 @@ class Round:
                 value = self._timed(f"{number}: {name}", lambda name=name, args=args: getattr(instance, name)(*args))
             except WasmError as exc:
                 error = exc
-            model.look(interrupted=talk._channel.interrupted)
+            model.look(interrupted=talk.channel.interrupted)
             fatal = self._compare(model, getattr(Model, name), (*args, *extra), error, value)
             assert instance.alive is not fatal
             if fatal:

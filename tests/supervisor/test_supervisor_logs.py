@@ -123,7 +123,7 @@ class StopsTheWorker:
     instance = None
 
     def __call__(self, _level, _message):
-        replies, frames = self.instance._handle.ends.replies, self.instance._talk._channel.frames
+        replies, frames = self.instance._handle.ends.replies, self.instance._talk.channel.frames
         # Unless it came in the read that brought the log.
         eventually(lambda: os_.unread_bytes(replies) + frames.buffered >= len(m.Result(0, b"").frame()))
         stop_process(self.instance.pid)
@@ -172,7 +172,7 @@ def test_a_guest_runs_ahead_of_its_logs_by_a_pipe_and_no_further(make_supervisor
         # Full but for less than a frame, and the worker asleep in its write.
         waits = (psutil.STATUS_SLEEPING, psutil.STATUS_DISK_SLEEP)
         eventually(lambda: os_.unread_bytes(replies) > PIPE_BYTES - 8192 and worker.status() in waits)
-        held.append((os_.unread_bytes(replies), instance._talk._channel.frames.buffered))
+        held.append((os_.unread_bytes(replies), instance._talk.channel.frames.buffered))
 
     instance = make_guest(host, log)
     instance.call("logs", [20_000])

@@ -186,7 +186,7 @@ def test_a_page_a_call_while_no_core_is_free(make, monkeypatch):
     instance.call("grow", [8000])
     touch = instance.func("touch")
     replies = instance._handle.ends.replies
-    monkeypatch.setattr(instance._talk, "_most", 0)
+    monkeypatch.setattr(instance._talk.cores, "most", 0)
     monkeypatch.setattr("pdsandbox.platform.os_.give_way", lambda: select.select([replies], [], [], PATIENCE_S))
 
     def over():

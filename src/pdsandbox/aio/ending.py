@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .. import generation
 from ..errors import WasmError
 from ..supervisor import monitor
-from ..supervisor.instance import _END_WAIT_S
+from ..supervisor.turns import END_WAIT_S
 
 if TYPE_CHECKING:
     from .instance import AsyncInstance
@@ -41,14 +41,14 @@ def condemn(instance: AsyncInstance, verdict: WasmError) -> bool:
 async def wait_gone(instance: AsyncInstance) -> None:
     """Until its worker, which is condemned, has ended."""
     if not instance._handle.ended:
-        await instance._port.wait_ended(_END_WAIT_S)
+        await instance._port.wait_ended(END_WAIT_S)
 
 
 def why_gone(instance: AsyncInstance) -> WasmError | None:
     """As `WasmInstance._why_gone`."""
     handle = instance._handle
     if instance._conversation.closed:
-        return instance._instance._closed_error()
+        return instance._instance._turns.closed_error()
     if handle.ended and handle.turn.acquire(False):
         try:
             return handle.post_mortem(time.monotonic(), 0.0)

@@ -80,7 +80,7 @@ class AsyncInstance:
         """`attempt`: is told when it begins to run."""
         if accounting.wanted and accounting.book() is not None:
             return await self._call_for_receipt(func, args, fuel, wall_s, plain, attempt)
-        wall_s = self._instance._wall(wall_s)
+        wall_s = self._instance._turns.wall(wall_s)
         operation = await self._enter(wall_s)
         try:
             started = time.monotonic()
@@ -100,7 +100,7 @@ class AsyncInstance:
         wall_s: float | None = None,
     ) -> list[list[WasmVal]]:
         """See `WasmInstance.call_many`."""
-        wall_s = self._instance._wall(wall_s)
+        wall_s = self._instance._turns.wall(wall_s)
         results: list[list[WasmVal]] = []
 
         async def operation() -> None:
@@ -124,7 +124,7 @@ class AsyncInstance:
 
     async def run(self, *, fuel: int | None = None, wall_s: float | None = None) -> RunResult:
         """See `WasmInstance.run`."""
-        wall_s = self._instance._wall(wall_s)
+        wall_s = self._instance._turns.wall(wall_s)
 
         async def operation() -> RunResult:
             began = time.monotonic()
@@ -144,7 +144,7 @@ class AsyncInstance:
         self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool, attempt: Attempt | None
     ) -> Any:
         """`_call`, for somebody who wants a receipt."""
-        most_s, call = self._instance._wall(wall_s), self._talk.call
+        most_s, call = self._instance._turns.wall(wall_s), self._talk.call
 
         async def operation() -> Any:
             started = time.monotonic()
@@ -227,7 +227,7 @@ class AsyncInstance:
     def _check(self) -> None:
         """Refuse another process, loop or thread, and a use from inside its own host function."""
         if self._generation != generation.now:
-            raise self._instance._foreign()
+            raise self._instance._turns.foreign()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -239,13 +239,13 @@ class AsyncInstance:
             raise CallError("this instance belongs to another event loop: the one that it was made on")
         for caller in inside.get():
             if caller.running and caller.handle is self._handle:
-                raise self._instance._reentered()
+                raise self._instance._turns.reentered()
         if port.in_callback:
-            raise self._instance._reentered()
+            raise self._instance._turns.reentered()
 
     def _refuse_gone(self) -> None:
         """Raise what became of an instance that is gone, whoever asks."""
-        verdict = self._instance._closed_error() if self._conversation.closed else self._handle.verdict
+        verdict = self._instance._turns.closed_error() if self._conversation.closed else self._handle.verdict
         if verdict is not None:
             raise verdict
 
@@ -254,7 +254,7 @@ class AsyncInstance:
         self._check()
         port, handle = self._port, self._handle
         if self._conversation.closed and usable:
-            raise self._instance._closed_error()
+            raise self._instance._turns.closed_error()
         deadline = None if wall_s is None else time.monotonic() + wall_s
         if not await port.line.take(wall_s):
             raise self._busy(wall_s)
@@ -271,7 +271,7 @@ class AsyncInstance:
             if handle.busy or handle.attention:
                 await self._look_around(usable=usable)
             if usable and self._conversation.closed:
-                raise self._instance._closed_error()
+                raise self._instance._turns.closed_error()
         except BaseException:
             if owned:
                 self._leave(operation)

@@ -8,7 +8,6 @@ knows the deadline as well, for a loop that has no time.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import time
 import weakref
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+from .. import cargs
 from ..errors import RssExceeded, WasmError
 from ..platform import os_
 from ..protocol import messages as m
@@ -188,7 +188,7 @@ class Port:
         channel.orders.advance(kind)
         if channel.held and kind != m.HOST_FAIL:
             raise channel.broke("it said more than it was asked")
-        done = os_.write_nowait(channel.writing, frame, len(frame))
+        done = os_.write_nowait(self.handle.ends.requests, frame, len(frame))
         if done != len(frame):
             await self.send_rest(memoryview(frame)[max(done, 0) :], watch)
 
@@ -236,7 +236,7 @@ class Port:
                 channel.held = frames.buffered > 0
                 return found
             want = min(frames.wanted(), BUFFER_BYTES)
-            got = await self._read_some((*channel.reading[:2], ctypes.c_size_t(want)), watch)
+            got = await self._read_some((*channel.reading[:2], cargs.size(want)), watch)
             frames.feed(channel.view[:got])
             verdict = monitor.over(time.monotonic() - LATE_S, 0, watch)
             if verdict is not None:

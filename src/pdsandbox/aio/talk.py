@@ -15,7 +15,7 @@ from ..platform import os_
 from ..protocol import messages as m
 from ..slots import SLOT_BYTES
 from ..supervisor import monitor
-from ..supervisor.calling import FIELDS, Export
+from ..supervisor.calling import FIELDS, WHERE_AT, Export, where
 from ..supervisor.conversation import Conversation
 from ..supervisor.housekeeper import Housekeeper
 from ..values import WasmVal
@@ -28,7 +28,6 @@ from .starters import Starters
 __all__ = ["Talk"]
 
 _CALL: Final = m.CALL
-_RESULT: Final = m.RESULT
 _read: Final = os_.read_raw
 _write: Final = os_.write_raw
 _NOWHERE: Final = (0, 0)
@@ -90,9 +89,9 @@ class Talk:
             got = _read(*channel.reading)
             if got == export.reply_bytes and not channel.interrupted:
                 fields = export.unpack(channel.view)
-                if fields[0] == export.reply_payload and fields[1] == _RESULT and fields[2] <= budget:
-                    talk.fuel.settle(fields[2])
-                    memory.where = fields[3:FIELDS] if flags & m.WHERE else _NOWHERE
+                if fields[0] == export.reply_head and fields[1] <= budget:
+                    talk.fuel.settle(fields[1])
+                    memory.where = where(channel.view, WHERE_AT) if flags & m.WHERE else _NOWHERE
                     talk.answered()
                     if export.one is not None:
                         if plain:
@@ -102,7 +101,7 @@ class Talk:
         else:
             got = -1
         rest = bytes(channel.out[max(done, 0) : nbytes])
-        channel.resume(_CALL, nbytes, nbytes, got, watch)
+        channel.resume(_CALL, channel.out[:0], 0, got, watch)
         if got == 0:
             raise await port.ended(watch)
         if rest:

@@ -25,9 +25,9 @@ from .transfer import Spinner as Spinner
 from .transfer import address_of as address_of
 from .transfer import copy_bytes as copy_bytes
 from .transfer import copy_process as copy_process
+from .transfer import copy_raw as copy_raw
 from .transfer import give_way as give_way
 from .transfer import new_bytes as new_bytes
-from .transfer import read_nowait as read_nowait
 from .transfer import read_raw as read_raw
 from .transfer import write_nowait as write_nowait
 from .transfer import write_raw as write_raw

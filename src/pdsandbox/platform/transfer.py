@@ -15,18 +15,17 @@ from typing import Any, Final
 # threads convoy (17-23k calls/s instead of 70-100k), so these keep it. errno is not looked at: whoever gets
 # -1 repeats the call through `os`, which raises.
 #
-# The raw ones have no prototype, which saves looking at each argument at each call: give them ctypes objects only.
+# The raw ones have no prototype, which saves looking at each argument at each call: give them `cargs` only.
 _keeping_gil = ctypes.PyDLL(None)
 read_raw = _keeping_gil["read"]
 read_raw.restype = ctypes.c_ssize_t
 write_raw = _keeping_gil["write"]
 write_raw.restype = ctypes.c_ssize_t
-read_nowait = _keeping_gil["read"]
-read_nowait.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
-read_nowait.restype = ctypes.c_ssize_t
 write_nowait = _keeping_gil["write"]
 write_nowait.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 write_nowait.restype = ctypes.c_ssize_t
+copy_raw = _keeping_gil["memcpy"]
+copy_raw.restype = None
 #: memcpy, for few bytes.
 copy_bytes = _keeping_gil["memcpy"]
 copy_bytes.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)

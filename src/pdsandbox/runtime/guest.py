@@ -10,8 +10,9 @@ import ctypes
 from collections.abc import Callable
 from ctypes import addressof, memmove, string_at
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from .. import cargs
 from ..calls import not_a_function
 from ..errors import UNKNOWN_TRAP, CallError, Cause, InstantiationError, MemoryAccessError, Trap
 from ..externs import NUMBER_TYPES, FuncType, ImportType, MemoryType
@@ -73,11 +74,11 @@ class Guest:
         self._switch = engine.take_switch()
         # Arguments of C calls made once: converting them anew takes longer than the calls (`bind`).
         self._trap = ctypes.c_void_p()
-        self._trap_at = ctypes.c_void_p(addressof(self._trap))
+        self._trap_at = cargs.pointer(addressof(self._trap))
         self._budget = ctypes.c_uint64()
         self._prepared = -1  # the fuel that is set already; no call has begun since
         self._fuel = ctypes.c_uint64()
-        self._fuel_at = ctypes.c_void_p(addressof(self._fuel))
+        self._fuel_at = cargs.pointer(addressof(self._fuel))
         self._instance = (ctypes.c_uint64 * 2)()
         self._instance_at: int = addressof(self._instance)
         #: Whether any function is imported.
@@ -85,13 +86,13 @@ class Guest:
         self._ready = False
         self._module: Module | None = None
         self._memory: ctypes.Array[ctypes.c_char] | None = None
-        self._memory_at = ctypes.c_void_p()
+        self._memory_at: Any = None  # for C, once it is found
         self._memory_seen = (0, 0)
         self._raw_call = c.raw("wasmtime_func_call_unchecked")
         self._raw_set_fuel, self._raw_get_fuel = (c.raw(f"wasmtime_context_{verb}_fuel") for verb in ("set", "get"))
         self._raw_memory_size = c.raw("wasmtime_memory_data_size")
         self._store: int | None = c.wasmtime_store_new(engine.handle, None, None)
-        self._ctx = ctypes.c_void_p(c.wasmtime_store_context(self._store))
+        self._ctx = cargs.pointer(c.wasmtime_store_context(self._store))
         limits = [-1 if n is None else n for n in (memory_bytes, table_elements)]
         c.wasmtime_store_limiter(self._store, *limits, 1, MAX_TABLES, memories)
 
@@ -179,7 +180,7 @@ class Guest:
         `last_fuel` has what was used.
         """
         ctx, trap, trap_at = self._ctx, self._trap, self._trap_at
-        func, slots, nslots = ctypes.c_void_p(export.func), ctypes.c_void_p(buffer_addr), ctypes.c_size_t(export.nslots)
+        func, slots, nslots = cargs.pointer(export.func), cargs.pointer(buffer_addr), cargs.size(export.nslots)
         budget, left, left_at = self._budget, self._fuel, self._fuel_at
         run, set_fuel, get_fuel = self._raw_call, self._raw_set_fuel, self._raw_get_fuel
         metered, interruptible = self._metered, self._interruptible
@@ -219,7 +220,7 @@ class Guest:
         One budget for all: (rows done, why the next one failed). `last_fuel` has what was used. As `bind`.
         """
         ctx, trap, trap_at, run = self._ctx, self._trap, self._trap_at, self._raw_call
-        func, nslots, stride = ctypes.c_void_p(export.func), ctypes.c_size_t(export.nslots), export.nslots * SLOT_BYTES
+        func, nslots, stride = cargs.pointer(export.func), cargs.size(export.nslots), export.nslots * SLOT_BYTES
         slots, at, done = ctypes.c_void_p(), buffer_addr, 0
         failure: BaseException | None = None
         self._begin(fuel)
@@ -304,7 +305,7 @@ class Guest:
 
     def where(self) -> tuple[int, int]:
         """(address, bytes) of the exported memory now; zeros without one, and before anything looked it up."""
-        if not self._memory_at.value:
+        if self._memory_at is None:
             return 0, 0
         size: int = self._raw_memory_size(self._ctx, self._memory_at)
         if size != self._memory_seen[1]:  # nothing but growth moves it
@@ -363,7 +364,7 @@ class Guest:
         if self._store is None:
             raise _closed()
         if self._memory is not None:
-            return self._memory_at.value is not None
+            return self._memory_at is not None
         if not self._ready and not self._switch.caller:
             return False
         extern = ctypes.create_string_buffer(capi.EXTERN_BYTES)
@@ -380,7 +381,7 @@ class Guest:
 
     def _found(self, extern: ctypes.Array[ctypes.c_char]) -> None:
         self._memory = extern
-        self._memory_at.value = addressof(extern) + capi.EXTERN_OF
+        self._memory_at = cargs.pointer(addressof(extern) + capi.EXTERN_OF)
 
     def close(self) -> None:
         """Delete the store and all in it. Not while a call runs. Twice is allowed."""

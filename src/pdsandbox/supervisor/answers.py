@@ -28,8 +28,8 @@ class Answers:
     fuel: FuelMeter
     memory: RemoteMemory
     serving: Serving
-    _channel: Channel
-    _answered_at: float
+    channel: Channel
+    answered_at: float
 
     @property
     def busy(self) -> bool:
@@ -44,8 +44,8 @@ class Answers:
         self, export: Export, budget: int, kind: int, payload: memoryview | bytes, watch: monitor.Watch, *, plain: bool
     ) -> Any:
         """What a CALL comes to by this reply."""
-        self._answered_at = time.monotonic()
-        if self._channel.interrupted:
+        self.answered_at = time.monotonic()
+        if self.channel.interrupted:
             raise self._stopped(kind, payload, budget, watch)
         if kind != m.RESULT or len(payload) != export.reply_payload:
             raise self._failure(kind, payload, budget)
@@ -69,14 +69,14 @@ class Answers:
     ) -> m.Results:
         """What RESULTS says; its results are appended."""
         stride, width = export.stride, export.stride // SLOT_BYTES
-        self._answered_at = time.monotonic()
+        self.answered_at = time.monotonic()
         if kind != m.RESULTS:
-            raise self._channel.broke("RESULTS was due")
-        reply: m.Results = self._channel.decode(m.Results, payload)
+            raise self.channel.broke("RESULTS was due")
+        reply: m.Results = self.channel.decode(m.Results, payload)
         if reply.width != width or reply.done > rows or reply.failed != (reply.done < rows):
-            raise self._channel.broke("a batch's reply does not match its rows")
+            raise self.channel.broke("a batch's reply does not match its rows")
         if self.serving.error is not None and not reply.failed:
-            raise self._channel.broke("it went on after its host function had failed")
+            raise self.channel.broke("it went on after its host function had failed")
         self._settle(reply.fuel, budget)
         self.memory.where = reply.base, reply.size
         results += export.results.decode_rows(reply.slots, stride, reply.done)
@@ -86,7 +86,7 @@ class Answers:
         self, kind: int, payload: memoryview | bytes, results: list[list[WasmVal]], watch: monitor.Watch
     ) -> WasmError:
         """What the row after `results` ended in, as RESULTS announced."""
-        stopped = self._channel.interrupted
+        stopped = self.channel.interrupted
         error = self._stopped(kind, payload, 0, watch) if stopped else self._failure(kind, payload, 0)
         error.row, error.results = len(results), results
         return error
@@ -96,14 +96,14 @@ class Answers:
     ) -> WasmError:
         """The error that a reply other than the expected one stands for; the worker is idle again."""
         if kind != m.ERROR:
-            raise self._channel.broke("a reply of the wrong size")
-        message = self._channel.decode(m.Error, payload)
+            raise self.channel.broke("a reply of the wrong size")
+        message = self.channel.decode(m.Error, payload)
         if message.failure not in legal:
-            raise self._channel.broke(f"an error of kind {message.failure}, which this cannot end in")
+            raise self.channel.broke(f"an error of kind {message.failure}, which this cannot end in")
         self._settle(message.fuel, budget)
         self.memory.where = message.base, message.size
         if self.serving.cannot_be(remote=message.failure in (m.Failure.REMOTE, m.Failure.START_REMOTE)):
-            raise self._channel.broke("it tells of a failure that cannot have happened")
+            raise self.channel.broke("it tells of a failure that cannot have happened")
         starved = self.handle.starved(message)
         if starved is not None:
             return starved
@@ -114,7 +114,7 @@ class Answers:
         """The deadline's verdict after an interrupt; only the interrupt's own trap proves that none is under way."""
         verdict = monitor.wall_exceeded(watch.wall_s)
         if kind == m.ERROR:
-            message = self._channel.decode(m.Error, payload)
+            message = self.channel.decode(m.Error, payload)
             trapped = message.failure == m.Failure.TRAP and message.trap_code == TrapCode.INTERRUPT.value
             if trapped and not self.serving.cannot_be(remote=False):
                 self._settle(message.fuel, budget)
@@ -126,5 +126,5 @@ class Answers:
     def _settle(self, used: int, budget: int) -> None:
         """Book the fuel that the worker reports, after checking it for sense."""
         if used > budget:
-            raise self._channel.broke("more fuel used than there was")
+            raise self.channel.broke("more fuel used than there was")
         self.fuel.settle(used)

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import struct
 from collections.abc import Callable
 from typing import Final
 
+from .. import cargs
 from ..externs import FuncType
 from ..protocol import messages as m
 from ..protocol.frames import HEADER, HEADER_BYTES
 from ..slots import Slots
 from .handle import Handle
 
-# Whole frames up to their slots. The header's three zero bytes make its kind a number of 32 bits.
-_CALL: Final = "<II" + m.CALL_LAYOUT.format[1:]
-_RESULT: Final = "<II" + m.RESULT_LAYOUT.format[1:]
+#: A whole CALL up to its slots. The header's three zero bytes make its kind a number of 32 bits.
+HEAD: Final = struct.Struct("<II" + m.CALL_LAYOUT.format[1:])
+# A whole RESULT up to its slots: the header as one number, fuel, and what `where` reads.
+_RESULT: Final = "<QQ16x"
+#: (memory base, memory bytes) of a RESULT, at `WHERE_AT`.
+where: Final = struct.Struct("<QQ").unpack_from
+WHERE_AT: Final = 16
 # Calls further apart than this are not worth a core between them.
 CLOSE_S: Final = 1e-3
 # Looking takes 2 us for each worker that computes, of which there are rarely many.
 LOOK_S: Final = 500e-6
 #: How many fields of a RESULT come before its values.
-FIELDS: Final = 5
+FIELDS: Final = 2
 
 
 class Export:
@@ -31,7 +35,7 @@ class Export:
     pack       writes a whole CALL, raw arguments included, checking them
     raw        arguments as `pack` takes them
     integers   whether plain arguments are that already, or will be refused
-    unpack     reads a whole RESULT: length, kind, fuel, memory base, memory bytes, raw values
+    unpack     reads a whole RESULT: `reply_head`, fuel, raw values
     one        makes the WasmVal of the only result, where there is one; else None
     plain_one  makes the plain value of it; None if it is that already
     """
@@ -46,6 +50,7 @@ class Export:
         "plain_one",
         "raw",
         "reply_bytes",
+        "reply_head",
         "reply_payload",
         "request_bytes",
         "request_payload",
@@ -66,11 +71,13 @@ class Export:
         self.stride = max(self.params.nbytes, self.results.nbytes)
         self.request_payload = m.CALL_LAYOUT.size + self.params.nbytes
         self.request_bytes = HEADER_BYTES + self.request_payload
-        self.request_size = ctypes.c_size_t(self.request_bytes)
+        self.request_size = cargs.size(self.request_bytes)
         self.reply_payload = m.RESULT_LAYOUT.size + self.results.nbytes
         self.reply_bytes = HEADER_BYTES + self.reply_payload
+        #: The header of a RESULT, as one number.
+        self.reply_head = self.reply_payload | m.RESULT << 32
         self.call_head = HEADER.pack(self.request_payload, m.CALL)
-        self.pack: Callable[..., None] = struct.Struct(_CALL + self.params.fields).pack_into
+        self.pack: Callable[..., None] = struct.Struct(HEAD.format + self.params.fields).pack_into
         self.raw = self.params.raw
         self.integers = self.params.plain_struct is not None
         self.unpack = struct.Struct(_RESULT + self.results.fields).unpack_from

@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from typing import Any, Final
 
+from .. import cargs
 from ..errors import RssExceeded, WasmError
 from ..platform import os_
 from ..protocol import messages as m
@@ -73,13 +74,13 @@ class Channel:
         self._block: Any = ctypes.create_string_buffer(BUFFER_BYTES)
         self.view = memoryview(self._block).cast("B")
         self.reading = (
-            ctypes.c_int(handle.ends.replies),
-            ctypes.c_void_p(ctypes.addressof(self._block)),
-            ctypes.c_size_t(BUFFER_BYTES),
+            cargs.c_int(handle.ends.replies),
+            cargs.pointer(ctypes.addressof(self._block)),
+            cargs.size(BUFFER_BYTES),
         )
-        self.writing = ctypes.c_int(handle.ends.requests)
+        self.writing = cargs.c_int(handle.ends.requests)
         self.out = memoryview(b"")
-        self.out_at = ctypes.c_void_p()
+        self.out_at = cargs.pointer(0)
         self.reserve(OUT_BYTES)
         self.frames = FrameReader(m.SMALL_CAP)
         self._poll = select.poll()
@@ -102,18 +103,17 @@ class Channel:
         if size > len(self.out):
             block: Any = ctypes.create_string_buffer(size)
             self.out = memoryview(block).cast("B")
-            self.out_at.value = ctypes.addressof(block)
+            self.out_at = cargs.pointer(ctypes.addressof(block))
 
-    def resume(self, kind: int, nbytes: int, done: int, got: int, watch: monitor.Watch) -> None:
-        """Take over from `Conversation.call`, or `Serving`: a request of `kind` stands in `out`, `nbytes` long. A first
-        try wrote `done` bytes of it (below zero: none), a first read put `got` bytes of the answer into `view`. Then
-        `receive`."""
+    def resume(self, kind: int, frame: memoryview, done: int, got: int, watch: monitor.Watch) -> None:
+        """Take over from `warm`, or `Serving`: of the request `frame`, of this `kind`, a first try wrote `done` bytes
+        (below zero: none), and a first read put `got` bytes of the answer into `view`. Then `receive`."""
         self.orders.advance(kind)
         if got > 0:
             self.frames.feed(self.view[:got])
             self.held = True
-        if done != nbytes:
-            self._send_rest(self.out[max(done, 0) : nbytes], watch)
+        if done != len(frame):
+            self._send_rest(frame[max(done, 0) :], watch)
 
     # --- sending ---
 
@@ -123,7 +123,7 @@ class Channel:
         if self.held and kind not in (m.LOAD, m.HOST_FAIL):
             raise self.broke("it said more than it was asked")
         size = len(frame)
-        done = os_.write_nowait(self.writing, frame, size)
+        done = os_.write_nowait(self._requests, frame, size)
         if done != size:
             self._send_rest(memoryview(frame)[max(done, 0) :], watch)
 
@@ -159,7 +159,7 @@ class Channel:
 
     def _receive(self, watch: monitor.Watch, spin: bool) -> tuple[int, memoryview | bytes]:
         if not self.held:
-            read, reading = os_.read_nowait, self.reading
+            read, reading = os_.read_raw, self.reading
             got = read(*reading)
             if got < 0:
                 if spin:

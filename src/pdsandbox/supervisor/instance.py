@@ -1,9 +1,7 @@
-"""One instance in its worker, as the user holds it: whose turn it is, and the rest of the contract.
+"""One instance in its worker, as the user holds it: the contract, over the ways to say it to the worker.
 
-The turn is an RLock: whoever holds it owns the pipes, and the thread of a call does its I/O itself. An operation that
-is left half-way (KeyboardInterrupt, an exception from a signal handler) kills the worker, cause CANCELLED. The holder
-of the turn closes the descriptors of a condemned worker on its way out. `close` and `kill` condemn from any thread and
-never wait for the turn.
+Whose turn it is, and how an operation is left, is `turns`'; a call that comes again is `warm`'s. `close` and `kill`
+condemn from any thread and never wait for the turn.
 """
 
 from __future__ import annotations
@@ -13,14 +11,14 @@ import functools
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import accounting, generation
-from ..calls import as_buffer, as_data, check_name, check_pages, check_range, encode_rows, plain_func, unsupported
+from ..calls import as_buffer, as_data, check_name, check_pages, check_range, encode_rows, named, unsupported
 from ..errors import CallError, MemoryAccessError, WasmError
 from ..externs import FuncType
 from ..interfaces import WasmInstance
-from ..limits import Limits, check_limit
+from ..limits import Limits
 from ..slots import SLOT_BYTES
 from ..values import WasmVal
 from . import monitor
@@ -29,12 +27,11 @@ from .conversation import Conversation
 from .housekeeper import Housekeeper
 from .memory import PIECE_BYTES
 from .module import Module
+from .turns import END_WAIT_S, Turns
+from .warm import REQUEST_BYTES, WarmCall, warm_call
 
 if TYPE_CHECKING:
     from ..wasi import Output, RunResult
-
-# SIGKILL to a report takes about a millisecond; longer only when other processes hold every core.
-_END_WAIT_S: Final = 5.0
 
 _T = TypeVar("_T")
 
@@ -46,13 +43,14 @@ class Instance(WasmInstance):
         self._talk = conversation
         self._worker = conversation.place.worker
         self._handle = conversation.handle
-        self._turn = conversation.turn
-        self._turn_is_ours = conversation.handle.turn_is_ours
+        self._turns = Turns(conversation, limits)
+        self._in_turn = self._turns.run
         self._module = module
         self._limits = limits
         self._housekeeper = housekeeper
         self._generation = generation.now
         self._exports = conversation.exports
+        self._warm: dict[str, WarmCall] = {}  # of exports that were called
         self._has_run = False
         # Must not hold the instance; what is left to do for one that was dropped is to give up its place.
         vacate = functools.partial(self._worker.vacate, conversation.place)
@@ -69,48 +67,42 @@ class Instance(WasmInstance):
         wall_s: float | None = None,
     ) -> list[WasmVal]:
         """See `WasmInstance.call`."""
-        values: list[WasmVal] = self._call(func, args, fuel, wall_s, False)
-        return values
+        warm = self._warm.get(func) if type(func) is str else None
+        if warm is None or (accounting.wanted and accounting.book() is not None):
+            values: list[WasmVal] = self._call(func, args, fuel, wall_s, False)
+            return values
+        return warm(args, fuel, wall_s, False)  # type: ignore[no-any-return]
 
     def func(self, name: str) -> Callable[..., Any]:
         """See `WasmInstance.func`."""
-        verdict = self._closed_error() if self._talk.closed else self._handle.verdict
+        verdict = self._turns.closed_error() if self._talk.closed else self._handle.verdict
         if verdict is not None:
             raise verdict
-        return plain_func(name, self._type_of(name), self._call)
+        type_ = self._type_of(name)
+
+        def function(*args: Any) -> Any:
+            warm = self._warm.get(name)
+            if warm is None or (accounting.wanted and accounting.book() is not None):
+                return self._call(name, args, None, None, True)
+            return warm(args, None, None, True)
+
+        return named(function, name, type_)
 
     def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
-        """The one call path. It is `_in_turn` written out: see there."""
-        if accounting.wanted and accounting.book() is not None:
-            return self._call_for_receipt(func, args, fuel, wall_s, plain)
-        wall_s = self._limits.wall_s if wall_s is None else self._wall(wall_s)
-        if self._generation != generation.now:
-            raise self._foreign()
-        if self._turn_is_ours():
-            raise self._reentered()
-        talk, handle = self._talk, self._handle
-        try:
-            if not self._turn.acquire(False):
-                self._await_turn(wall_s)
-            if handle.busy or handle.attention:
-                self._enter()
+        """A call that may be the first of its export, or one that somebody wants a receipt of."""
+        booked = accounting.wanted and accounting.book() is not None
+        export = self._exports.get(func) if type(func) is str and not booked else None
+        if export is not None and export.request_bytes <= REQUEST_BYTES:
+            warm = self._warm[func] = warm_call(self._turns, export)
+            return warm(args, fuel, wall_s, plain)
+        most_s = self._turns.wall(wall_s)
+
+        def operation() -> Any:
             started = time.monotonic()
-            export = self._exports.get(func) if type(func) is str else None
-            if export is None:
-                export = self._look_up(func)
-            result = talk.call(export, args, started, wall_s, fuel, plain)
-            if handle.attention and talk.closed:
-                raise self._closed_error()
-            return result
-        finally:
-            try:
-                if handle.busy or handle.attention:
-                    self._worker.leave_operation()
-            finally:
-                try:
-                    self._turn.release()
-                except RuntimeError:
-                    pass  # it was never ours
+            found, budget = self._look_up(func), self._talk.fuel.begin(fuel)
+            return self._talk.call(found, args, started, most_s, budget, plain)
+
+        return self._booked("call", func, most_s, operation)
 
     def call_many(
         self,
@@ -121,7 +113,7 @@ class Instance(WasmInstance):
         wall_s: float | None = None,
     ) -> list[list[WasmVal]]:
         """See `WasmInstance.call_many`. One message carries at most `message_bytes`; a longer batch takes several."""
-        wall_s = self._wall(wall_s)
+        wall_s = self._turns.wall(wall_s)
         results: list[list[WasmVal]] = []
 
         def operation() -> None:
@@ -150,7 +142,7 @@ class Instance(WasmInstance):
         """See `WasmInstance.run`."""
         from . import program  # most guests are none
 
-        wall_s = self._wall(wall_s)
+        wall_s = self._turns.wall(wall_s)
 
         def operation() -> RunResult:
             began = time.monotonic()
@@ -168,13 +160,6 @@ class Instance(WasmInstance):
         most_s = self._limits.wall_s
         return self._in_turn(most_s, lambda: program.written(self._talk, most_s), usable=False)
 
-    def _call_for_receipt(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
-        """`_call`, for somebody who wants a receipt."""
-        most_s, call = self._wall(wall_s), self._talk.call
-        return self._booked(
-            "call", func, most_s, lambda: call(self._look_up(func), args, time.monotonic(), most_s, fuel, plain)
-        )
-
     def _booked(self, kind: str, func: object, wall_s: float | None, operation: Callable[[], _T]) -> _T:
         """`_in_turn`, with a receipt where somebody wants one."""
         if not accounting.wanted or (book := accounting.book()) is None:
@@ -188,7 +173,7 @@ class Instance(WasmInstance):
         """An export that has not been called yet."""
         name = check_name(func)
         if self._talk.closed:
-            raise self._closed_error()
+            raise self._turns.closed_error()
         export = self._exports.get(name) or self._talk.export(name, self._type_of(name))
         self._check_message(export.params.nbytes)
         return export
@@ -280,73 +265,6 @@ class Instance(WasmInstance):
 
         return self._in_turn(wall_s, operation)
 
-    # --- turns ---
-
-    def _wall(self, wall_s: float | None) -> float | None:
-        if wall_s is None:
-            return self._limits.wall_s
-        try:
-            return float(check_limit("wall_s", wall_s))
-        except ValueError as exc:
-            raise CallError(str(exc)) from None
-
-    def _in_turn(self, wall_s: float | None, operation: Callable[[], _T], *, usable: bool = True) -> _T:
-        """Run `operation` when it is our turn, and give the turn back whatever happens. `usable`: the instance must be.
-
-        An exception from a signal handler may come after any call and at the start of any function: what must happen
-        is the C call in the innermost `finally`, with nothing of ours before it that could fail instead.
-        """
-        if self._generation != generation.now:
-            raise self._foreign()
-        if self._turn_is_ours():
-            raise self._reentered()
-        try:
-            if not self._turn.acquire(False):
-                self._await_turn(wall_s)
-            if self._handle.busy or self._handle.attention:
-                self._enter(usable=usable)
-            if usable and self._talk.closed:
-                raise self._closed_error()
-            result = operation()
-            if usable and self._talk.closed:
-                raise self._closed_error()
-            return result
-        finally:
-            try:
-                self._worker.leave_operation()
-            finally:
-                try:
-                    self._turn.release()
-                except RuntimeError:
-                    pass  # it was never ours
-
-    def _foreign(self) -> CallError:
-        return CallError("this instance belongs to the process that made it, not to a fork of it")
-
-    def _closed_error(self) -> WasmError:
-        error = monitor.closed()
-        error.pid = self._handle.pid
-        return error
-
-    def _reentered(self) -> CallError:
-        other = self._handle.busy not in (None, self._talk)
-        whose = "a host function of another instance in its worker" if other else "its own host function"
-        return CallError(f"an instance cannot be used from inside {whose}")
-
-    def _await_turn(self, wall_s: float | None) -> None:
-        if self._talk.closed:
-            raise self._closed_error()
-        if not self._turn.acquire(timeout=-1 if wall_s is None else wall_s):
-            raise CallError(f"the instance is busy: other threads used it for all of {wall_s:g} s", limit=wall_s)
-
-    def _enter(self, *, usable: bool = True) -> None:
-        """The turn is ours, and something is not as it should be, or something is to be said first."""
-        if self._handle.busy or self._handle.alive:
-            # Whoever had the turn before may have been torn away in the middle of leaving.
-            self._worker.leave_operation()
-        if usable and not self._talk.closed and not self._handle.alive:
-            raise self._handle.verdict or self._handle.post_mortem(time.monotonic(), _END_WAIT_S)
-
     # --- the rest of the contract ---
 
     def set_fuel(self, fuel: int) -> None:
@@ -364,7 +282,7 @@ class Instance(WasmInstance):
             return  # the parent's worker is the parent's to end
         if self._handle.verdict is None:
             self._talk.closed = True
-            self._exports = {}  # where no call finds anything
+            self._exports, self._warm = {}, {}  # where no call finds anything
         if self._talk.place.leave():
             self._end(monitor.closed())
         else:
@@ -378,7 +296,7 @@ class Instance(WasmInstance):
     def _end(self, verdict: WasmError) -> None:
         self._handle.condemn(verdict)
         self._handle.release_when_idle()  # else who is in an operation does it on the way out
-        self._handle.wait_ended(_END_WAIT_S)
+        self._handle.wait_ended(END_WAIT_S)
 
     @property
     def alive(self) -> bool:

@@ -24,7 +24,7 @@ def run(
     check_command(start.type, has_run=has_run)
     before, code = talk.fuel.used, 0
     try:
-        talk.call(start, (), began, wall_s, fuel, True)
+        talk.call(start, (), began, wall_s, talk.fuel.begin(fuel), True)
     except GuestExit as exc:
         code = exc.exit_code or 0
     except WasmError as exc:

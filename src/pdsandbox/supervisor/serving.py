@@ -9,13 +9,13 @@ gone.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from .. import cargs
 from ..callbacks import Callback
 from ..errors import CallError, Cause, MemoryAccessError, WasmError
 from ..limits import Limits
@@ -43,9 +43,9 @@ _LOOK_S: Final = 500e-6
 
 
 @functools.cache
-def _size(nbytes: int) -> ctypes.c_size_t:
+def _size(nbytes: int) -> Any:
     """At most as many as there are numbers of results."""
-    return ctypes.c_size_t(nbytes)
+    return cargs.size(nbytes)
 
 
 HOST_FAIL: Final = m.HostFail().frame()
@@ -169,7 +169,7 @@ class Serving:
             length, kind = _HEADER.unpack_from(channel.view)
             if kind == m.HOST_CALL and got == HEADER_BYTES + length:
                 return kind, channel.view[HEADER_BYTES:got]
-        channel.resume(m.HOST_RETURN, size, done, got, watch)
+        channel.resume(m.HOST_RETURN, channel.out[:size], done, got, watch)
         return channel.receive(watch)
 
     def _closely(self, got: int, memory: HostMemory, watch: monitor.Watch) -> tuple[int, memoryview | bytes]:
@@ -225,7 +225,7 @@ class Serving:
                 got = channel.spin_in_call(*reading, clock() + SPIN_S)
         if not nbytes:
             return kind, view[HEADER_BYTES:got]
-        channel.resume(m.HOST_RETURN, nbytes, done, got, watch)
+        channel.resume(m.HOST_RETURN, out[:nbytes], done, got, watch)
         return channel.receive(watch)
 
     def _check_silent(self) -> None:

@@ -13,6 +13,7 @@ import struct
 import time
 from typing import Final
 
+from .. import cargs
 from ..platform import os_
 from ..protocol import messages as m
 from ..protocol.frames import HEADER_BYTES
@@ -78,19 +79,24 @@ class Asker:
         request_bytes = _HOST_SLOTS + nargs
         request = ctypes.create_string_buffer(request_bytes)
         frame = memoryview(request).cast("B")
-        slots_at = ctypes.c_void_p(ctypes.addressof(request) + _HOST_SLOTS)
-        args_size, results_size = ctypes.c_size_t(nargs), ctypes.c_size_t(nresults)
+        slots_at = cargs.pointer(ctypes.addressof(request) + _HOST_SLOTS)
+        args_size, results_size = cargs.size(nargs), cargs.size(nresults)
+        there, pointer = -1, cargs.pointer
+        slots = pointer(0)  # at `there`: the engine has them in one place, mostly
         reply_bytes = HEADER_BYTES + nresults
-        read, write, copy = os_.read_raw, os.write, os_.copy_bytes
+        read, write, copy = os_.read_raw, os.write, os_.copy_raw
         clock, pack, unpack = time.monotonic, _HOST_CALL.pack_into, _HEADER.unpack_from
 
         def ask(address: int, blobs: tuple[bytes, ...]) -> None:
+            nonlocal there, slots
             kind = m.HOST_CALL if answered or not self._pipelines else m.HOST_LOG
             first, second = (*blobs, b"", b"")[:2] if blobs else (b"", b"")
             extra = len(first) + len(second)
             base, nbytes = where() if self._flags & 4 else (0, 0)
             pack(request, 0, request_bytes - 8 + extra, kind, index, nargs, len(first), len(second), base, nbytes)
-            copy(slots_at, address, args_size)
+            if address != there:
+                there, slots = address, pointer(address)
+            copy(slots_at, slots, args_size)
             if extra:
                 outbox.write(b"".join((request, first, second)))
             elif (done := write(outbox.fd, frame)) != request_bytes:
@@ -106,7 +112,7 @@ class Asker:
                 got = inbox.spinner.read(fd, at, size, clock() + SPIN_S)
             if got == reply_bytes and unpack(view) == (nresults, m.HOST_RETURN):
                 if nresults:
-                    copy(address, inbox.slots_at, results_size)
+                    copy(slots, inbox.slots_at, results_size)
             else:
                 self._await_return(got, address, nresults)
 
@@ -118,9 +124,11 @@ class Asker:
         request_bytes, reply_bytes = _HOST_SLOTS + nargs, HEADER_BYTES + nresults
         request = ctypes.create_string_buffer(request_bytes)
         frame = memoryview(request).cast("B")
-        slots_at = ctypes.c_void_p(ctypes.addressof(request) + _HOST_SLOTS)
-        args_size, results_size = ctypes.c_size_t(nargs), ctypes.c_size_t(nresults)
-        read, write, copy = os_.read_raw, os.write, os_.copy_bytes
+        slots_at = cargs.pointer(ctypes.addressof(request) + _HOST_SLOTS)
+        args_size, results_size = cargs.size(nargs), cargs.size(nresults)
+        there, pointer = -1, cargs.pointer
+        slots = pointer(0)  # at `there`: the engine has them in one place, mostly
+        read, write, copy = os_.read_raw, os.write, os_.copy_raw
         clock, unpack, returned = time.monotonic, _HEADER.unpack_from, (nresults, m.HOST_RETURN)
         spinner = inbox.spinner
         head = (request_bytes - HEADER_BYTES, m.HOST_CALL, index, nargs, 0, 0)
@@ -128,12 +136,14 @@ class Asker:
         _HOST_CALL.pack_into(request, 0, *head, *said)
 
         def ask(address: int, _blobs: tuple[bytes, ...]) -> None:
-            nonlocal said
+            nonlocal said, there, slots
             flags = self._flags
             if (place := where() if flags & 4 else _NOWHERE) != said:
                 _HOST_CALL.pack_into(request, 0, *head, *place)
                 said = place
-            copy(slots_at, address, args_size)
+            if address != there:
+                there, slots = address, pointer(address)
+            copy(slots_at, slots, args_size)
             done, got = write(outbox.fd, frame), -1
             if done != request_bytes:
                 outbox.write_rest(frame[done:])
@@ -146,7 +156,7 @@ class Asker:
                 got = spinner.read(fd, at, size, clock() + SPIN_S)
             if got == reply_bytes and unpack(view) == returned:
                 if nresults:
-                    copy(address, inbox.slots_at, results_size)
+                    copy(slots, inbox.slots_at, results_size)
             else:
                 self._await_return(got, address, nresults)
 

@@ -16,6 +16,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final
 
+from .. import cargs
 from ..platform import os_
 from ..protocol.frames import HEADER, HEADER_BYTES
 
@@ -52,7 +53,7 @@ class Inbox:
         self.address = 0
         self._end = 0  # where the last frame ended
         self.more = 0
-        self.slots_at = ctypes.c_void_p()
+        self.slots_at = cargs.pointer(0)
         self.moved: Callable[[], None] = _nothing
         self.spinner = os_.Spinner()
         self.target: tuple[Any, Any, Any, memoryview] = (None, None, None, self.view)
@@ -84,9 +85,9 @@ class Inbox:
         self._aim()
 
     def _aim(self) -> None:
-        at, size = ctypes.c_void_p(self.address), ctypes.c_size_t(self.size)
-        self.target = (ctypes.c_int(self._fd), at, size, self.view)
-        self.slots_at.value = self.address + HEADER_BYTES
+        at, size = cargs.pointer(self.address), cargs.size(self.size)
+        self.target = (cargs.c_int(self._fd), at, size, self.view)
+        self.slots_at = cargs.pointer(self.address + HEADER_BYTES)
         self.moved()
 
     def spin(self, until: float) -> int:
