@@ -99,12 +99,13 @@ def _typed(fn: Callable[..., Any], offer: Offer) -> Run:
     unpack = Slots(offer.type.params).plain_struct
     if unpack is not None:
         arguments = unpack.unpack_from
-    nothing = not results.count
+    nothing, new = not results.count, object.__new__
     # What struct takes is right; what it refuses is looked at again, for what to say.
     pack = results.plain_struct if results.count == 1 else None
 
     def run(memory: Memory, slots: Any, offset: int, _blobs: tuple[bytes, ...], out: Any, at: int) -> None:
-        caller = LiveCaller(memory)
+        caller = new(LiveCaller)  # without __init__, and below without `end`: together 0.1 us
+        caller._memory, caller.fault = memory, None
         try:
             value = fn(caller, *arguments(slots, offset))
         except KeyboardInterrupt:
@@ -114,7 +115,7 @@ def _typed(fn: Callable[..., Any], offer: Offer) -> Run:
                 raise
             raise _raised(exc) from exc
         finally:
-            caller.end()
+            caller._memory = None
         if nothing and value is None:
             return
         failure: Exception | None = None

@@ -7,6 +7,7 @@ anything may take. The GIL is released while the guest runs.
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable
 from ctypes import addressof, memmove, string_at
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ __all__ = ["Bind", "Export", "Guest", "RawFunction"]
 
 # The store limiter takes a count of tables: enough for any compiler's output, and each has its own element limit.
 MAX_TABLES: Final = 100
+_SAID: Final = struct.Struct("=QQ")
 # `ctypes.string_at` takes a C int.
 _STRING_AT_MAX: Final = 2**31 - 1
 
@@ -73,12 +75,12 @@ class Guest:
         self.last_fuel = 0
         self._switch = engine.take_switch()
         # Arguments of C calls made once: converting them anew takes longer than the calls (`bind`).
-        self._trap = ctypes.c_void_p()
-        self._trap_at = cargs.pointer(addressof(self._trap))
+        said = (ctypes.c_uint64 * 2)()  # by C, of the last call: its trap, and fuel that is left
+        self._said = memoryview(said).cast("B")
+        self._trap, self._fuel = ctypes.c_void_p.from_buffer(said), ctypes.c_uint64.from_buffer(said, 8)
+        self._trap_at, self._fuel_at = (cargs.pointer(addressof(said) + at) for at in (0, 8))
         self._budget = ctypes.c_uint64()
-        self._prepared = -1  # the fuel that is set already; no call has begun since
-        self._fuel = ctypes.c_uint64()
-        self._fuel_at = cargs.pointer(addressof(self._fuel))
+        self._prepared = -1  # the fuel that is set already; no call has begun since, and the store is there
         self._instance = (ctypes.c_uint64 * 2)()
         self._instance_at: int = addressof(self._instance)
         #: Whether any function is imported.
@@ -179,30 +181,30 @@ class Guest:
         encoding) and for `export` being this guest's. `fuel` is ignored where it is not metered. On an error,
         `last_fuel` has what was used.
         """
-        ctx, trap, trap_at = self._ctx, self._trap, self._trap_at
-        func, slots, nslots = cargs.pointer(export.func), cargs.pointer(buffer_addr), cargs.size(export.nslots)
-        budget, left, left_at = self._budget, self._fuel, self._fuel_at
-        run, set_fuel, get_fuel = self._raw_call, self._raw_set_fuel, self._raw_get_fuel
+        at = cargs.pointer(export.func), cargs.pointer(buffer_addr), cargs.size(export.nslots)
+        with_slots, with_fuel = (self._ctx, *at, self._trap_at), (self._ctx, self._fuel_at)
+        run, get_fuel, said, what = self._raw_call, self._raw_get_fuel, self._said, _SAID.unpack
         metered, interruptible = self._metered, self._interruptible
 
         def call(fuel: int) -> int:
-            if self._store is None:
+            if fuel != self._prepared and self._store is None:
                 raise _closed()
             try:
                 if interruptible:
                     self._set_deadline()
                 if metered:
                     if fuel != self._prepared:
-                        budget.value = fuel
-                        set_fuel(ctx, budget)
+                        self.prepare(fuel)
                     self._prepared = -1
-                    error = run(ctx, func, slots, nslots, trap_at)
-                    get_fuel(ctx, left_at)
-                    self.last_fuel = used = fuel - left.value
+                    error = run(*with_slots)
+                    get_fuel(*with_fuel)
+                    trap, left = what(said)
+                    used: int = fuel - left
+                    self.last_fuel = used
                 else:
-                    error = run(ctx, func, slots, nslots, trap_at)
-                    used = 0
-                if error is None and trap.value is None:
+                    error = run(*with_slots)
+                    trap, used = self._trap.value, 0
+                if error is None and not trap:
                     return used
                 raise self._outcome(error)
             except BaseException:
@@ -215,10 +217,8 @@ class Guest:
         return call
 
     def call_rows(self, export: Export, buffer_addr: int, rows: int, fuel: int) -> tuple[int, BaseException | None]:
-        """Call once a row, in place, the rows following each other at `buffer_addr` with `export.nslots` slots each.
-
-        One budget for all: (rows done, why the next one failed). `last_fuel` has what was used. As `bind`.
-        """
+        """Call once a row, in place, rows following each other at `buffer_addr` with `export.nslots` slots each. One
+        budget for all: (rows done, why the next one failed). `last_fuel` has what was used. As `bind`."""
         ctx, trap, trap_at, run = self._ctx, self._trap, self._trap_at, self._raw_call
         func, nslots, stride = cargs.pointer(export.func), cargs.size(export.nslots), export.nslots * SLOT_BYTES
         slots, at, done = ctypes.c_void_p(), buffer_addr, 0
@@ -385,7 +385,7 @@ class Guest:
 
     def close(self) -> None:
         """Delete the store and all in it. Not while a call runs. Twice is allowed."""
-        store, self._store = self._store, None
+        store, self._store, self._prepared = self._store, None, -1
         if store is not None:
             self._c.wasmtime_store_delete(store)
             self.engine.give_switch(self._switch)

@@ -103,9 +103,12 @@ class HostCalls:
 
         else:
             run, in_worker = Callback(offer).run, self._remote is not None
+            there, slots = 0, None  # the engine has them in one place, mostly
 
             def raw(address: int) -> None:
-                slots = at(address)
+                nonlocal there, slots
+                if address != there:
+                    there, slots = address, at(address)
                 copied = () if blobs is None else blobs(self, slots)
                 self.calls_left -= 1
                 self.bytes_left -= nargs

@@ -33,6 +33,8 @@ _BATCH_SLOTS: Final = HEADER_BYTES + m.CALL_MANY_LAYOUT.size
 # Whole frames up to their slots. The header's three zero bytes make its kind a number of 32 bits.
 _CALL: Final = struct.Struct("<II" + m.CALL_LAYOUT.format[1:])
 _RESULT: Final = struct.Struct("<II" + m.RESULT_LAYOUT.format[1:])
+# The header as one number, fuel, and nothing of memory.
+_RESULT_SHORT: Final = struct.Struct("<QQ16x")
 #: What a guest's operation may end in.
 ENDINGS: Final = (WasmError, RemoteFailed, MemoryError)
 
@@ -40,7 +42,7 @@ ENDINGS: Final = (WasmError, RemoteFailed, MemoryError)
 class _Ready:
     """An export, bound to the buffer: how to call it, and what the frames of a call look like."""
 
-    __slots__ = ("call", "reply", "reply_bytes", "reply_payload", "request_bytes", "tenant")
+    __slots__ = ("call", "reply", "reply_bytes", "reply_head", "reply_payload", "request_bytes", "tenant")
 
     def __init__(self, tenant: Tenant, export: Export, address: int, view: memoryview) -> None:
         assert export.params is not None
@@ -49,6 +51,7 @@ class _Ready:
         self.call = tenant.guest.bind(export, address + _CALL_SLOTS)
         self.request_bytes = _CALL_SLOTS + export.params.nbytes
         self.reply_payload = m.RESULT_LAYOUT.size + export.results.nbytes
+        self.reply_head = self.reply_payload | m.RESULT << 32
         self.reply_bytes = HEADER_BYTES + self.reply_payload
         self.reply = view[: self.reply_bytes]
 
@@ -106,6 +109,7 @@ class Server(Asker):
         spinner, once = inbox.spinner, range(1)
         out, give_way = outbox.fd, os_.give_way
         unpack, pack, call_kind, result_kind, least = _CALL.unpack_from, _RESULT.pack_into, m.CALL, m.RESULT, _CALL.size
+        pack_short = _RESULT_SHORT.pack_into
         tenant: Tenant | None = None
         where, prepare, reset = self._guest.where, self._guest.prepare, self.tenant.reset
         self._pipelines = True
@@ -146,8 +150,10 @@ class Server(Asker):
                 except ENDINGS as exc:
                     self._fail(exc)
                 else:
-                    base, nbytes = where() if flags & 4 else (0, 0)
-                    pack(view, 0, export.reply_payload, result_kind, used, base, nbytes)
+                    if flags & 4:
+                        pack(view, 0, export.reply_payload, result_kind, used, *where())
+                    else:
+                        pack_short(view, 0, export.reply_head, used)
                     done = write(out, export.reply)
                     if done != export.reply_bytes:
                         outbox.write_rest(export.reply[done:])
