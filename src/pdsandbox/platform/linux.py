@@ -21,13 +21,16 @@ import time
 from typing import Final, NamedTuple
 
 from .cpu import cpu_features as cpu_features
+from .transfer import SmallFile as SmallFile
 from .transfer import Spinner as Spinner
 from .transfer import address_of as address_of
+from .transfer import close_nowait as close_nowait
 from .transfer import copy_bytes as copy_bytes
 from .transfer import copy_process as copy_process
 from .transfer import copy_raw as copy_raw
 from .transfer import give_way as give_way
 from .transfer import new_bytes as new_bytes
+from .transfer import open_nowait as open_nowait
 from .transfer import read_raw as read_raw
 from .transfer import write_nowait as write_nowait
 from .transfer import write_raw as write_raw
@@ -146,8 +149,11 @@ def unread_bytes(fd: int) -> int:
 
 def idle_core() -> bool:
     """Whether no more threads run, or want to, than there are cores, now. (/proc/loadavg, proc_loadavg(5))"""
-    with open("/proc/loadavg", "rb", buffering=0) as loadavg:
-        return int(loadavg.read(128).split()[3].partition(b"/")[0]) <= _CORES
+    fd = open_nowait(b"/proc/loadavg", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(SmallFile(fd, 128).read().split()[3].partition(b"/")[0]) <= _CORES
+    finally:
+        close_nowait(fd)
 
 
 _CORES: Final = os.cpu_count() or 1
@@ -196,7 +202,7 @@ def map_readonly(fd: int) -> mmap.mmap:
 
 
 def open_memory(pid: int) -> int:
-    """A descriptor for `read_memory`. It stays with this very process: once that is gone, reading fails."""
+    """A descriptor for `memory_file`. It stays with this very process: once that is gone, reading fails."""
     # statm knows nothing of swap, and status takes five times as long to read.
     name = "status" if _has_swap() else "statm"
     return above_std(os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC))
@@ -210,9 +216,9 @@ def _has_swap() -> bool:
         return False
 
 
-def read_memory(fd: int) -> bytes:
-    """A sample, for `resident_of` and `data_of` (4 us; 20 with swap). OSError once the process is reaped."""
-    return os.pread(fd, 4096, 0)
+def memory_file(fd: int) -> SmallFile:
+    """Samples, for `resident_of` and `data_of` (4 us each; 20 with swap). OSError once the process is reaped."""
+    return SmallFile(fd, 4096)
 
 
 def resident_of(sample: bytes) -> int:

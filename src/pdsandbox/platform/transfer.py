@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from .. import cargs
+
 # Non-blocking reads and writes on pipes take well under a microsecond. Releasing the GIL around them makes 32
 # threads convoy (17-23k calls/s instead of 70-100k), so these keep it. errno is not looked at: whoever gets
 # -1 repeats the call through `os`, which raises.
@@ -117,6 +119,50 @@ _bytes_at.argtypes = (ctypes.py_object,)
 _bytes_at.restype = ctypes.c_void_p
 
 
+class SmallFile:
+    """Reads one of the kernel's own small files, of which `size` bytes are wanted at most, from the start, each time.
+
+    Keeps the GIL: with many threads after it, who gives it up in the middle of a call wakes one of them up each time.
+    For one thread at a time; the descriptor stays its owner's.
+    """
+
+    __slots__ = ("_args", "_view")
+
+    def __init__(self, fd: int, size: int) -> None:
+        block = ctypes.create_string_buffer(size)
+        self._view = memoryview(block).cast("B")
+        self._args = cargs.c_int(fd), cargs.pointer(ctypes.addressof(block)), cargs.size(size), cargs.size(0)
+
+    def read(self) -> bytes:
+        """What it says now; OSError."""
+        got = _pread(*self._args)
+        if got < 0:
+            raise _error()
+        return bytes(self._view[:got])
+
+
+def open_nowait(path: bytes, flags: int) -> int:
+    """open(2) of one of those, keeping the GIL."""
+    fd: int = _open(path, flags)
+    if fd < 0:
+        raise _error()
+    return fd
+
+
+def _error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+_noting_errno = ctypes.PyDLL(None, use_errno=True)
+_pread = _noting_errno["pread"]
+_pread.restype = ctypes.c_ssize_t
+_open = _noting_errno["open"]
+_open.argtypes = (ctypes.c_char_p, ctypes.c_int)
+close_nowait = _noting_errno["close"]
+close_nowait.argtypes = (ctypes.c_int,)
+
+
 class _IoVec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
 
@@ -138,6 +184,5 @@ def copy_process(pid: int, local: int, remote: int, size: int, *, write: bool = 
     copy = _writev if write else _readv
     done = copy(pid, _IoVec(local, size), 1, _IoVec(remote, size), 1, 0)
     if done < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise _error()
     return int(done)

@@ -31,7 +31,8 @@ class Body:
         self.born = time.monotonic()
         self.pid: int | None = None
         self.pidfd = -1
-        self._memory = -1  # descriptor for the platform's read_memory
+        self._memory = -1  # descriptor for the platform's memory_file
+        self._samples: os_.SmallFile | None = None
         self._sample = b"0 0 0 0 0 0 0"  # the last that it gave
         self._ceiling: int | None = None  # RLIMIT_DATA
         self._peak = 0
@@ -45,8 +46,10 @@ class Body:
         with self._lock:
             if self._memory < 0:
                 return 0
+            if self._samples is None:
+                self._samples = os_.memory_file(self._memory)
             try:
-                sample = os_.read_memory(self._memory)
+                sample = self._samples.read()
             except OSError:
                 return 0
         resident = os_.resident_of(sample)
