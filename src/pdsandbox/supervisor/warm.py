@@ -141,9 +141,8 @@ def warm_call(turns: Turns, export: Export) -> WarmCall:
                     # One that may have fallen asleep meanwhile is worth waiting for once: the next answer is soon.
                     spin_s = SPIN_S if talk.answered_soon else WAKE_S
                     got = between.read(*reading, clock() + spin_s)
-                    if not talk.answered_soon:
-                        talk.answered_at = clock()
-                        talk.answered_soon = got >= 0
+                    talk.answered_at = clock()
+                    talk.answered_soon = talk.answered_soon or got >= 0
                 if got < 0:
                     talk.answered_soon = False
                     watch = talk.watch(started, wall_s, call=True)
