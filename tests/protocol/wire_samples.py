@@ -130,6 +130,7 @@ PACKETS: tuple[c.Packet, ...] = (
     ),
     c.Spawn(1, c.Role.COMPILER),
     c.Spawn(1, c.Role.WORKER, late=True),
+    c.Spawn(2, c.Role.WORKER, late=True, unpickler="/s\udcff/site-packages"),
     c.Acknowledge(2**64 - 1),
     c.Kill(3),
     c.Hello(4242),

@@ -171,7 +171,7 @@ PACKETS: dict[type, st.SearchStrategy[c.Packet]] = {
         count,
         u32,
     ),
-    c.Spawn: st.builds(c.Spawn, u64, role, st.booleans()),
+    c.Spawn: st.builds(c.Spawn, u64, role, st.booleans(), path),
     c.Acknowledge: st.builds(c.Acknowledge, u64),
     c.Kill: st.builds(c.Kill, u64),
     c.Hello: st.builds(

@@ -1,6 +1,7 @@
 """The fork server's process: warms the engine once, then forks workers and compilers and reports how they end.
 
-It runs nobody's code but ours, never compiles (a child compiles the warm-up module), and has one thread.
+It runs nobody's code but ours, never compiles (a child compiles the warm-up module), never unpickles (it imports
+cloudpickle for the workers that will), and has one thread.
 
 Who owns what. The control socket is the supervisor's end of everything: packets in, packets out, and its end of
 file is the order to leave. Every child's pid is ours until the supervisor has acknowledged its end; only then is
@@ -27,6 +28,7 @@ from typing import Any, Final, NoReturn
 
 from ..platform import os_
 from ..protocol import control as c
+from .unpickler import Unpickler
 
 _NAME: Final = "pdsandbox-fork"
 # The engine reserves 4 GiB and some guard pages for each memory; more only for one that may be larger, and twice that
@@ -112,6 +114,7 @@ class ForkServer:
         self._engine: Any = None
         self._worker: Any = None
         self._compile: Any = None
+        self._unpickler = Unpickler()
         self._cgroups: Any = None
         self._lockdown: Any = None
         self._seen: tuple[c.Seen, ...] = ()
@@ -226,6 +229,8 @@ class ForkServer:
             if self._cgroups is not None:
                 rss = self._config.rss_bytes if packet.role == c.Role.WORKER else self._config.compiler_rss_bytes
                 self._cgroups.make(packet.ticket, rss)
+            if packet.unpickler:
+                self._unpickler.prepare(packet.unpickler)
             pid = os.fork()
             if pid == 0:
                 self._become_child(packet, fds)
@@ -270,6 +275,8 @@ class ForkServer:
                 os_.set_ceilings(self._compiler_data, self._compiler_space, self._descriptors)
                 status = self._compile(self._engine, requests, replies, lockdown)
             else:
+                if packet.unpickler:
+                    self._unpickler.after_fork()
                 os_.set_ceilings(self._data, self._space, self._descriptors)
                 status = self._worker.run(
                     requests, replies, sock, artifact[0] if artifact else -1, lockdown, late=packet.late

@@ -123,23 +123,26 @@ class Spawn:
     """Fork a child of this role; `ticket` names it from now on.
 
     `late`: its LOAD brings functions of the user's, or directories, which it must take in before it locks itself down.
+    `unpickler`: for functions, the directory that cloudpickle was imported from where they were pickled; "" for none.
     """
 
     KIND: ClassVar[int] = 2
     ticket: int
     role: int
     late: bool = False
+    unpickler: str = ""
 
     def payload(self) -> bytes:
         w = Writer()
         w.u64(self.ticket)
         w.u8(self.role)
         w.u8(self.late)
+        w.path(self.unpickler)
         return w.payload()
 
     @classmethod
     def read(cls, r: Reader) -> Self:
-        return cls(r.u64(), r.choice(Role.COUNT), r.flag())
+        return cls(r.u64(), r.choice(Role.COUNT), r.flag(), r.path())
 
 
 @dataclass(frozen=True, slots=True)

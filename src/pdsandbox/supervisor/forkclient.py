@@ -161,13 +161,14 @@ class ForkServer:
         *,
         artifact: int | None = None,
         late: bool = False,
+        unpickler: str = "",
         wait: bool = True,
     ) -> Handle:
         """Ask for a child; the handle tells later whether there is one. InstantiationError, HOST, if not even that.
 
         `owner`: who ends the child; if that object goes without having done so, the housekeeper does.
         `artifact`: a descriptor (it stays the caller's) of the module that the worker will load.
-        `late`: see `control.Spawn`.
+        `late`, `unpickler`: see `control.Spawn`.
         `wait` False: BlockingIOError instead of waiting when the fork server is busy.
         """
         ends = Ends()
@@ -182,7 +183,7 @@ class ForkServer:
                 self._handles[ticket] = handle
             try:
                 self._send(
-                    c.Spawn(ticket, role, late),
+                    c.Spawn(ticket, role, late, unpickler),
                     ends.child if artifact is None else [*ends.child, artifact],
                     wait=wait,
                 )

@@ -18,6 +18,12 @@ def ships_functions(wanted: tuple[ImportType, ...], imports: WasmImports) -> boo
     return any(offer is not None and isinstance(offer.fn, InWorker) for offer in offers)
 
 
+def unpickler() -> str:
+    """Where the cloudpickle that pickled them lies; "" when that cannot be told: then each worker looks for one."""
+    file = getattr(sys.modules.get("cloudpickle"), "__file__", None)
+    return os.path.dirname(os.path.dirname(file)) if isinstance(file, str) and os.path.isabs(file) else ""
+
+
 def plan(
     wanted: tuple[ImportType, ...],
     imports: WasmImports,

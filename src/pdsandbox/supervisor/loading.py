@@ -82,13 +82,15 @@ class Loader:
         asked = time.monotonic()
         server, housekeeper = self._processes.started()
         limits = self._limits
-        late = linking.ships_functions(module.compiled.imports, offered) or bool(granted and granted.dirs)
+        ships = linking.ships_functions(module.compiled.imports, offered)
+        unpickler = linking.unpickler() if ships else ""
+        late = ships or bool(granted and granted.dirs)
         places: list[Place] = []
         sent = 0
         talk: Conversation | None = None
         try:
             artifact = module.compiled.artifact.duplicate()
-            worker = self._find(module, server, artifact, places, late=late)
+            worker = self._find(module, server, artifact, places, late=late, unpickler=unpickler)
             place, handle, channel = places[0], worker.handle, worker.channel
             adding = channel.instances > 0
             begun(handle)
@@ -174,11 +176,18 @@ class Loader:
         return instance
 
     def _find(
-        self, module: Module, server: ForkServer, artifact: Duplicate, places: list[Place], *, late: bool
+        self,
+        module: Module,
+        server: ForkServer,
+        artifact: Duplicate,
+        places: list[Place],
+        *,
+        late: bool,
+        unpickler: str,
     ) -> Worker:
         """A worker whose turn is ours, with a place in it, which is the only one of `places`: those are the caller's to
         give up, whatever happens. `late`: one that is not locked down yet, and not shared, because it is to take in
-        functions of the user's, or directories.
+        functions of the user's, or directories. `unpickler`: see `control.Spawn`.
 
         One that is busy is waited for as long as a call may take; then it is to be another one.
         """
@@ -186,7 +195,9 @@ class Loader:
         alone = late
 
         def make() -> Worker:
-            handle, channel, spare = self._processes.take_worker(server, artifact.fd, artifact, late=late)
+            handle, channel, spare = self._processes.take_worker(
+                server, artifact.fd, artifact, late=late, unpickler=unpickler
+            )
             return Worker(handle, channel, spare=spare, rss_bytes=limits.rss_bytes)
 
         patience_s = cputime.START_TIMEOUT_S if limits.wall_s is None else min(limits.wall_s, cputime.START_TIMEOUT_S)

@@ -194,11 +194,12 @@ class Processes:
         return HardeningReport(self._hardening, system, rows[c.Role.WORKER], rows[c.Role.COMPILER])
 
     def take_worker(
-        self, server: ForkServer, artifact: int, owner: object, *, late: bool
+        self, server: ForkServer, artifact: int, owner: object, *, late: bool, unpickler: str
     ) -> tuple[Handle, Channel, bool]:
         """A worker, and whether it is a spare; else one was asked for now, and has the artifact.
 
         `late`: one that is not locked down yet, because it is to take in functions of the user's, or directories.
+        `unpickler`: see `control.Spawn`.
         """
         with self._lock:
             most = self._max_workers
@@ -217,7 +218,7 @@ class Processes:
                 if handle.ended:
                     handle.release_when_idle()
             try:
-                handle = server.spawn(c.Role.WORKER, owner, artifact=artifact, late=late)
+                handle = server.spawn(c.Role.WORKER, owner, artifact=artifact, late=late, unpickler=unpickler)
             except OSError as exc:
                 raise monitor.host_failure(exc) from exc
             except InstantiationError as exc:

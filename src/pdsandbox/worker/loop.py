@@ -295,9 +295,9 @@ class Worker:
 
 def _unpickle(spec: m.OfferSpec) -> Callable[..., object]:
     """The function that the supervisor pickled: the one thing that is ever unpickled, and only in this direction."""
-    import cloudpickle
-
     try:
+        import cloudpickle  # the fork server has it already, or failed to get it
+
         fn: Callable[..., object] = cloudpickle.loads(spec.pickled)  # noqa: TID251 - from our supervisor
     except BaseException as exc:  # also SystemExit, from the body of a module that it imports
         text = f"in_worker function for {spec.module!r}.{spec.name!r} cannot be unpickled in the worker"
