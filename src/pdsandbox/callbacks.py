@@ -125,7 +125,7 @@ def _typed(fn: Callable[..., Any], offer: Offer) -> Run:
                 return
             except Exception as exc:
                 failure = None if isinstance(exc, struct.error | TypeError) else exc
-        try:
+        try:  # as in `Slots.encode`
             raw = results.encode_results(value)
             if failure is not None:
                 raise failure  # of its __index__, which takes it back, or of a signal handler
@@ -134,6 +134,8 @@ def _typed(fn: Callable[..., Any], offer: Offer) -> Run:
             raise CallError(text, cause=Cause.HOST_FUNCTION) from exc
         except Exception as exc:  # of its __index__ or __float__
             raise _raised(exc) from exc
+        finally:
+            failure = None
         memoryview(out).cast("B")[at : at + len(raw)] = raw
 
     return run

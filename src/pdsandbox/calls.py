@@ -203,19 +203,22 @@ def encode_rows(params: Slots, rows: Iterable[Sequence[Any]], stride: int) -> tu
             number, values = len(rows), tuple(chain.from_iterable(rows))
             return number, b"".join(_packed(params, padding, number, values))
         except Exception as exc:  # also of a value's own __index__: what it was is found out below
-            failure = exc
+            failure = None if isinstance(exc, struct.error | TypeError) else exc
     encode, fill, encoded = params.encode, bytes(padding), bytearray()
     done = 0
     try:
-        for row in rows:
-            encoded += encode(row)
-            encoded += fill
-            done += 1
-    except CallError as exc:
-        exc.row, exc.results = done, []
-        raise
-    if failure is not None and not isinstance(failure, struct.error | TypeError):
-        raise failure  # a signal handler's
+        try:
+            for row in rows:
+                encoded += encode(row)
+                encoded += fill
+                done += 1
+        except CallError as exc:
+            exc.row, exc.results = done, []
+            raise
+        if failure is not None:
+            raise failure  # a signal handler's
+    finally:
+        failure = None  # as in `Slots.encode`
     return done, encoded
 
 

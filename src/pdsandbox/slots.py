@@ -89,7 +89,17 @@ class Slots:
         try:
             return self._struct.pack(*self.raw(args))
         except Exception as exc:  # also of an argument's own __index__: what it was is found out below
-            failure = exc
+            failure = None if isinstance(exc, struct.error | TypeError) else exc
+        try:
+            data = self._encode_each(args)
+            if failure is not None:
+                raise failure  # a signal handler's
+        finally:
+            failure = None  # its traceback has this frame, and all that called it: the instance would stay, too
+        return data
+
+    def _encode_each(self, args: Sequence[Any]) -> bytes:
+        """`encode` for what is wrong, or unusual."""
         if len(args) != self.count:
             raise CallError(f"expected {self.count} argument{'' if self.count == 1 else 's'}, got {len(args)}")
         raws = []
@@ -100,8 +110,6 @@ class Slots:
                 raise
             except Exception as exc:  # of its __index__ or __float__
                 raise CallError(f"argument {i}: {type(arg).__name__} raised {type(exc).__name__}") from exc
-        if not isinstance(failure, struct.error | TypeError):
-            raise failure  # a signal handler's
         return self._struct.pack(*raws)
 
     def encode_results(self, value: Any) -> bytes:

@@ -46,3 +46,4 @@ async def keep(
                 await port.wait_ended(END_WAIT_S)
         finally:
             account.enter(book, what, error)
+            error = None  # as in `Slots.encode`

@@ -90,13 +90,18 @@ class Serving:
         finally:
             port.in_callback = False
             self._housekeeper.unwatch_host_calls(handle)
-        verdict = handle.verdict if handle.attention else None
-        if verdict is not None:
-            raise verdict  # the housekeeper's, at the deadline; or close, or kill
-        if memory.torn:
-            raise handle.condemn(monitor.abandoned()) from failure
-        if failure is not None:
-            state.fail(failure, of_log=kind == m.HOST_LOG)
+        try:
+            verdict = handle.verdict if handle.attention else None
+            if verdict is not None:
+                raise verdict  # the housekeeper's, at the deadline; or close, or kill
+            if memory.torn:
+                raise handle.condemn(monitor.abandoned()) from failure
+            failed = failure is not None
+            if failure is not None:
+                state.fail(failure, of_log=kind == m.HOST_LOG)
+        finally:
+            failure = None  # as in `Slots.encode`
+        if failed:
             await port.send(m.HOST_FAIL, HOST_FAIL, watch)
         elif kind == m.HOST_CALL:
             HEADER.pack_into(channel.out, 0, callback.nresults, _RETURN)

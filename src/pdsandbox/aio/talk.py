@@ -72,8 +72,11 @@ class Talk:
                 data = export.params.encode(args)
             finally:
                 port.in_callback = False
-            if failure is not None:
-                raise failure  # a signal handler's
+            try:
+                if failure is not None:
+                    raise failure  # a signal handler's
+            finally:
+                failure = None  # as in `Slots.encode`
             watch = talk.watch(started, wall_s, call=True)
             self.calling = export, budget, watch
             talk.busy = True

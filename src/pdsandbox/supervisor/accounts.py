@@ -53,6 +53,7 @@ def keep(
         if account.killed(error):
             talk.handle.wait_ended(END_WAIT_S)
         account.enter(book, what, error)
+        error = None  # as in `Slots.encode`
 
 
 class Account:

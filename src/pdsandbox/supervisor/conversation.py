@@ -185,8 +185,11 @@ class Conversation(Answers):
         if wall_s != self.wall_s or started > self.calm_until:
             self.prepare(started, wall_s)
         data = export.params.encode(args)
-        if failure is not None:
-            raise failure
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            failure = None  # as in `Slots.encode`
         self.flags = self.cores.flags(started - self.answered_at) | self.memory.flag
         watch = self.watch(started, wall_s, call=True)
         self.busy = True

@@ -210,8 +210,12 @@ class Serving:
             finally:
                 handle.host_deadline = None
             if failure is not None or handle.attention or memory.torn or channel.held:
-                self._judge(kind, failure, memory, watch)
-                if failure is not None:
+                failed = failure is not None
+                try:
+                    self._judge(kind, failure, memory, watch)
+                finally:
+                    failure = None  # as in `Slots.encode`
+                if failed:
                     return self._receive(watch)
                 self._check_silent()
             nbytes = HEADER_BYTES + callback.nresults
@@ -260,8 +264,12 @@ class Serving:
             failure = exc
         finally:
             handle.host_deadline = None
-        self._judge(kind, failure, memory, watch)
-        return callback if failure is None and kind == m.HOST_CALL else None
+        done = failure is None
+        try:
+            self._judge(kind, failure, memory, watch)
+        finally:
+            failure = None  # as in `Slots.encode`
+        return callback if done and kind == m.HOST_CALL else None
 
     def _judge(self, kind: int, failure: WasmError | None, memory: HostMemory, watch: monitor.Watch) -> None:
         """A host function has returned, or failed: then the worker is told. Raises the verdict on a worker that is not

@@ -107,7 +107,10 @@ def warm_call(turns: Turns, export: Export) -> WarmCall:
             if not packed:
                 # Wrong arguments, whatever they raise. What this ends in is not raised while that is handled: it would
                 # be chained to it.
-                result = talk.call(export, args, started, wall_s, budget, plain, failure)
+                try:
+                    result = talk.call(export, args, started, wall_s, budget, plain, failure)
+                finally:
+                    failure = None  # as in `Slots.encode`
                 if handle.attention and talk.closed:
                     raise turns.closed_error()
                 return result
