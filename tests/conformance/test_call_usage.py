@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import pytest
 
 from pdsandbox import F64, I32, I64, CallError, Cause
@@ -26,6 +28,10 @@ def refused(instance, make):
     assert instance.alive
     assert instance.call("add", [20, 22]) == [I32(42)]
     return caught.value
+
+
+class Name(enum.StrEnum):
+    ADD = "add"
 
 
 def every_way(instance, name, args):
@@ -60,6 +66,22 @@ def test_a_name_that_is_no_str(instance, name):
     """The message names its type; also when it could not even be looked up."""
     for attempt in every_way(instance, name, [1, 2]):
         assert refused(instance, attempt).message == f"an export's name is a str, not {type(name).__name__}"
+
+
+def test_a_name_from_an_enumeration(instance):
+    """A member of a StrEnum is a str: in the first call and in those that follow."""
+    for _ in range(3):
+        results = [attempt() for attempt in every_way(instance, Name.ADD, [20, 22])]
+        assert results == [[I32(42)], 42, [[I32(42)]]]
+
+
+def test_no_name_is_not_the_empty_one(instantiate):
+    """An export may be named ""; what is no str does not find it."""
+    instance = instantiate('(module (func (export "") (result i32) (i32.const 7)))')
+    for _ in range(2):
+        assert instance.call("") == [I32(7)]
+        with pytest.raises(CallError):
+            instance.call(None)
 
 
 @pytest.mark.parametrize("args", [(), (1,), (1, 2, 3), range(1000)], ids=len)

@@ -91,9 +91,12 @@ class Instance(WasmInstance):
     def _call(self, func: str, args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
         """A call that may be the first of its export, or one that somebody wants a receipt of."""
         booked = accounting.wanted and accounting.book() is not None
-        export = self._exports.get(func) if type(func) is str and not booked else None
-        if export is not None and export.request_bytes <= REQUEST_BYTES:
-            warm = self._warm[func] = warm_call(self._turns, export)
+        name = str.__str__(func) if issubclass(type(func), str) else None  # of a member of a StrEnum: its value
+        export = None if name is None or booked else self._exports.get(name)
+        if name is not None and export is not None and export.request_bytes <= REQUEST_BYTES:
+            warm = self._warm.get(name)
+            if warm is None:
+                warm = self._warm[name] = warm_call(self._turns, export)
             return warm(args, fuel, wall_s, plain)
         most_s = self._turns.wall(wall_s)
 
