@@ -15,6 +15,7 @@ import errno
 import os
 import select
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -226,6 +227,20 @@ class Peer:
         return False
 
 
+class SteppingSpinner(os_.Spinner):
+    """One that a quick peer answers."""
+
+    def __init__(self, channel: SteppedChannel) -> None:
+        super().__init__()
+        self._channel = weakref.ref(channel)
+        self.quick = range(1)  # of reads that the peer knows nothing of
+
+    def read(self, fd: Any, address: Any, size: Any, _until: float) -> int:
+        channel = self._channel()
+        assert channel is not None
+        return channel.step_and_read(fd, address, size)
+
+
 class SteppedChannel(Channel):
     """A channel whose peer moves only while somebody waits for it."""
 
@@ -233,9 +248,10 @@ class SteppedChannel(Channel):
         super().__init__(handle)
         self._peer: Peer = handle.peer
         if self._peer.quick:
-            self.spin = self.spin_in_call = self._step_and_read
+            self.between = self.in_call = SteppingSpinner(self)
 
-    def _step_and_read(self, fd: Any, address: Any, size: Any, _until: float) -> int:
+    def step_and_read(self, fd: Any, address: Any, size: Any) -> int:
+        """What a quick peer does while it is spun for, and what comes of that."""
         for _ in self._steps(self._replies):
             pass
         return int(os_.read_raw(fd, address, size))

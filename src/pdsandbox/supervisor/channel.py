@@ -57,9 +57,10 @@ class Channel:
     computing    where those are noted that take longer; shared by a host
     out          a buffer to make a request in
     view         the buffer that replies are read into
-    reading, writing, out_at, spin, spin_in_call
-                 for who does without `send` and `receive`: arguments of `os_.read_raw` and `os_.write_raw`, made once,
-                 and `Spinner.read`, which learns what pays: between a call and its reply that differs
+    reading, writing, out_at
+                 for who does without `send` and `receive`: arguments of `os_.read_raw` and `os_.write_raw`, made once
+    between, in_call
+                 who spins for the reply to a call, and inside one: each learns what pays there, and that differs
     frames       what was read and is not whole yet, or not given out
     instances, exports
                  numbers that are taken: of instances in this worker, and of exports
@@ -91,8 +92,6 @@ class Channel:
         self._replies = handle.ends.replies
         self._requests = handle.ends.requests
         self.between, self.in_call = os_.Spinner(handle.part), os_.Spinner(handle.part)
-        self.spin = self.between.read
-        self.spin_in_call = self.in_call.read
         self.computing: set[Handle] = set()
         self.instances = self.exports = 0
         self.held = False
@@ -163,7 +162,7 @@ class Channel:
             got = read(*reading)
             if got < 0:
                 if spin:
-                    got = self.spin_in_call(*reading, time.monotonic() + SPIN_S)
+                    got = self.in_call.read(*reading, time.monotonic() + SPIN_S)
                 if got < 0:
                     self._wait(self._poll, self._replies, watch)
                     got = read(*reading)

@@ -164,7 +164,7 @@ class Serving:
         done = _write(channel.writing, channel.out_at, _size(size))
         got = _read(*channel.reading)
         if got < 0 and spin and done == size:
-            got = channel.spin_in_call(*channel.reading, time.monotonic() + SPIN_S)
+            got = channel.in_call.read(*channel.reading, time.monotonic() + SPIN_S)
         if got >= _LEAST and done == size:
             length, kind = _HEADER.unpack_from(channel.view)
             if kind == m.HOST_CALL and got == HEADER_BYTES + length:
@@ -226,7 +226,7 @@ class Serving:
                 if got >= 0:
                     break
             if got < 0 and done == nbytes:
-                got = channel.spin_in_call(*reading, clock() + SPIN_S)
+                got = in_call.read(*reading, clock() + SPIN_S)
         if not nbytes:
             return kind, view[HEADER_BYTES:got]
         channel.resume(m.HOST_RETURN, out[:nbytes], done, got, watch)
