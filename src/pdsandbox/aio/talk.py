@@ -49,7 +49,7 @@ class Talk:
     async def call(
         self, export: Export, args: Any, started: float, wall_s: float | None, fuel: int | None, *, plain: bool
     ) -> Any:
-        """As `Conversation.call`: one write, one wait, one read, while nothing else happens."""
+        """As `supervisor.warm`: one write, one wait, one read, while nothing else happens."""
         talk, port = self.conversation, self.port
         channel, memory = port.channel, talk.memory
         budget = talk.fuel.begin(fuel)

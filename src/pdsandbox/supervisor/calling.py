@@ -32,10 +32,13 @@ FIELDS: Final = 2
 class Export:
     """An exported function: its number in the worker, codecs for its types, its name until it was resolved there.
 
+    unpack     reads a whole RESULT: `reply_head`, fuel, raw values
+
+    For an event loop's calls, which share a buffer (`warm` has one for each export):
+
     pack       writes a whole CALL, raw arguments included, checking them
     raw        arguments as `pack` takes them
     integers   whether plain arguments are that already, or will be refused
-    unpack     reads a whole RESULT: `reply_head`, fuel, raw values
     one        makes the WasmVal of the only result, where there is one; else None
     plain_one  makes the plain value of it; None if it is that already
     """
