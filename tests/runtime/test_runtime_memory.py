@@ -1,5 +1,6 @@
 import pytest
 
+from pdsandbox import cargs
 from pdsandbox.errors import CallError, Cause, MemoryAccessError
 from pdsandbox.runtime.guest import RawFunction
 
@@ -89,3 +90,17 @@ def test_after_close_everything_is_refused(bench):
         with pytest.raises(CallError) as caught:
             use()
         assert caught.value.cause is Cause.CLOSED
+
+
+def test_a_search_that_was_left_half_way_is_begun_anew(bench, monkeypatch):
+    """Ctrl-C in the middle of finding the memory does not make the guest one without."""
+    guest = bench.guest('(module (memory (export "memory") 1))')
+
+    def interrupted(_address):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cargs, "pointer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        guest.memory_read(0, 1)
+    assert guest.memory_read(0, 1) == b"\0"

@@ -374,14 +374,14 @@ class Guest:
                 if isinstance(item.type, MemoryType):
                     found = self._export_get(item.name.encode(), extern) and extern.raw[0] == capi.EXTERN_MEMORY
                     break
-        self._memory = extern
+        self._memory = None if found else extern
         if found:
             self._found(extern)
         return found
 
     def _found(self, extern: ctypes.Array[ctypes.c_char]) -> None:
-        self._memory = extern
-        self._memory_at = cargs.pointer(addressof(extern) + capi.EXTERN_OF)
+        at = cargs.pointer(addressof(extern) + capi.EXTERN_OF)
+        self._memory, self._memory_at = extern, at  # both or, where a signal handler raises, none
 
     def close(self) -> None:
         """Delete the store and all in it. Not while a call runs. Twice is allowed."""
