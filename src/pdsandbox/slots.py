@@ -40,7 +40,7 @@ class Slots:
         "fields",
         "make_one",
         "nbytes",
-        "one",
+        "only",
         "plain_one",
         "plain_struct",
         "raw",
@@ -66,10 +66,10 @@ class Slots:
         #: The one value as a plain one; None if it is that already.
         self.plain_one = _FLOATS.get(self.types[0]) if self.count == 1 else None
         #: Whether there is one value; if so, its class, what puts a raw value into an object of that, and `plain_one`.
-        self.one: tuple[bool, Any, Any, Callable[[Any], float] | None] = (False, None, None, None)
+        self.only: tuple[bool, Any, Any, Callable[[Any], float] | None] = (False, None, None, None)
         if self.count == 1:
             cls = CLASSES[self.types[0]]
-            self.one = (True, cls, _PUTTERS[cls], self.plain_one)
+            self.only = (True, cls, _PUTTERS[cls], self.plain_one)
         #: Packs and unpacks plain values, if all are integers; it checks type, range and count faster than Python.
         self.plain_struct = None if self._float_at else self._struct
 

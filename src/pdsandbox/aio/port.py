@@ -188,7 +188,7 @@ class Port:
         channel.orders.advance(kind)
         if channel.held and kind != m.HOST_FAIL:
             raise channel.broke("it said more than it was asked")
-        done = os_.write_nowait(self.handle.ends.requests, frame, len(frame))
+        done = os_.write_nowait(self._requests, frame, len(frame))
         if done != len(frame):
             await self.send_rest(memoryview(frame)[max(done, 0) :], watch)
 

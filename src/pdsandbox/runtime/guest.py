@@ -243,7 +243,7 @@ class Guest:
     def prepare(self, fuel: int) -> None:
         """Set the fuel of the next call, which most likely gets as much, while nobody waits."""
         if self._metered:
-            self._budget.value = fuel
+            self._budget.value, self._prepared = fuel, -1
             self._raw_set_fuel(self._ctx, self._budget)
             self._prepared = fuel
 

@@ -2,8 +2,8 @@
 
 While calls follow each other closely it is one write, a few reads and one unpacking, with all that no call changes at
 hand in the function's own cells: looking it up at each call took a fifth of the supervisor's time. It is `Turns.run`
-and `Conversation.call` written out; whatever else happens is left to those (wrong arguments, an answer that is late or
-is no result), once it is known. A first call, and one that is very long, do not come here.
+written out, around what sending and receiving come to then; whatever else happens is `Conversation`'s (wrong
+arguments, an answer that is no result). A first call, and one that is very long, do not come here.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def warm_call(turns: Turns, export: Export) -> WarmCall:
     number, payload, nbytes = export.number, export.request_payload, export.request_bytes
     fill, fill_plain = export.params.filler(frame, HEAD.size), export.params.plain_filler(frame, HEAD.size)
     reply_bytes, reply_head, unpack = export.reply_bytes, export.reply_head, export.unpack
-    results, single, cls, put, plain_one = export.results, *export.results.one
+    results, single, cls, put, plain_one = export.results, *export.results.only
     said_flags = said_budget = said_us = -1
 
     def call(args: Any, fuel: int | None, wall_s: float | None, plain: bool) -> Any:
@@ -96,7 +96,7 @@ def warm_call(turns: Turns, export: Export) -> WarmCall:
                 if flags != said_flags or budget != said_budget or talk.wall_us != said_us:
                     said_flags = -1
                     _head(frame, 0, payload, _CALL, number, flags, budget, talk.wall_us)
-                    said_flags, said_budget, said_us = flags, budget, talk.wall_us
+                    said_budget, said_us, said_flags = budget, talk.wall_us, flags
                 if plain and fill_plain is not None:
                     fill_plain(*args)
                 else:
