@@ -21,9 +21,10 @@ _ALIGN = 16
 
 
 class Bound:
-    """An export with a buffer of its own: `call(fuel)` over the slots in `view`."""
+    """An export with a buffer of its own: `call(fuel)` over the slots in `view`, which `fill` and `fill_plain` (see
+    `Slots.filler`) write and `unpack` reads."""
 
-    __slots__ = ("_block", "call", "integers", "pack", "params", "results", "type", "unpack", "view")
+    __slots__ = ("_block", "call", "fill", "fill_plain", "params", "results", "type", "unpack", "view")
 
     def __init__(self, guest: Guest, export: Export, params: Slots, results: Slots) -> None:
         self.type, self.params, self.results = export.type, params, results
@@ -31,8 +32,7 @@ class Bound:
         start = -ctypes.addressof(self._block) % _ALIGN
         self.view = memoryview(self._block).cast("B")[start:]
         self.call = guest.bind(export, ctypes.addressof(self._block) + start)
-        self.pack = struct.Struct("<" + params.fields).pack_into
-        self.integers = params.plain_struct is not None
+        self.fill, self.fill_plain = params.filler(self.view, 0), params.plain_filler(self.view, 0)
         self.unpack = struct.Struct("<" + results.fields).unpack_from
 
 

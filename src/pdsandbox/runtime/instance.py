@@ -102,7 +102,10 @@ class LocalInstance(WasmInstance):
                     bound = self._bind(func)
                 packed, failure = False, None
                 try:
-                    bound.pack(bound.view, 0, *(args if plain and bound.integers else bound.params.raw(args)))
+                    if plain and bound.fill_plain is not None:
+                        bound.fill_plain(*args)
+                    else:
+                        bound.fill(args)
                     packed = True
                 except Exception as exc:  # wrong, whatever they raise
                     failure = None if isinstance(exc, struct.error | TypeError) else exc
@@ -127,8 +130,12 @@ class LocalInstance(WasmInstance):
                     meter.settle(used)
                 if self._ended is not None:  # closed or killed meanwhile: as the other hosts, no result
                     raise self._ended()
-                raws = bound.unpack(bound.view)
-                return bound.results.plain(raws) if plain else bound.results.make(raws)
+                raws, results = bound.unpack(bound.view), bound.results
+                if results.make_one is not None:
+                    if not plain:
+                        return [results.make_one(raws[0])]
+                    return raws[0] if results.plain_one is None else results.plain_one(raws[0])
+                return results.plain(raws) if plain else results.make(raws)
         finally:
             if self._ended is not None:
                 self._release()
