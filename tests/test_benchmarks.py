@@ -53,15 +53,28 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def groups() -> list[Any]:
-    """The harness's groups, or nothing where it cannot be imported; `test_every_peer_is_installed` says so then."""
+def harness(name: str) -> Any:
+    """A module of the harness, imported in this process."""
     sys.path.insert(0, str(ROOT))
     try:
-        return list(importlib.import_module("benchmarks.app").GROUPS)
-    except ModuleNotFoundError:
-        return []
+        return importlib.import_module(f"benchmarks.{name}")
     finally:
         sys.path.remove(str(ROOT))
+
+
+def groups() -> list[Any]:
+    """The harness's groups, or nothing where it cannot be imported; `test_every_peer_is_installed` says so then."""
+    try:
+        return list(harness("app").GROUPS)
+    except ModuleNotFoundError:
+        return []
+
+
+def shares() -> list[list[str]]:
+    """The groups that no other test measures, dealt out to commands, each of which loads its libraries once. The real
+    modules, which take as long to compile as a share takes in all, are one of their own."""
+    keys = [group.key for group in groups() if group.key not in ("calls", "memory", "modules")]
+    return [*(share for start in range(4) if (share := keys[start::4])), ["modules"]]
 
 
 @pytest.mark.parametrize("peer", PEERS)
@@ -176,36 +189,44 @@ def test_the_bars_of_issue_4_are_asked_for() -> None:
 
 
 @pytest.mark.orphans  # multiprocessing's resource trackers outlive their parent by a moment
-@pytest.mark.parametrize("key", [group.key for group in groups() if group.key not in ("calls", "memory")])
-def test_every_group_measures(key: str, tmp_path: Path) -> None:
-    """One round, or as many as it insists on: all its series get samples, and the report can be read back."""
+@pytest.mark.parametrize("keys", shares(), ids="+".join)
+def test_every_group_measures(keys: list[str], tmp_path: Path) -> None:
+    """One round, or as many as it insists on: all its series get samples, and the report can be drawn and read back."""
     path = tmp_path / "report.json"
-    done = run("--quick", "--only", key, "--rounds", "1", "--json", str(path))
+    only = [part for key in keys for part in ("--only", key)]
+    done = run("--quick", *only, "--rounds", "1", "--json", str(path), "--html", str(tmp_path / "report.html"))
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(path.read_text(encoding="utf-8"))
-    if key in report["unmeasured"]:
-        pytest.skip(report["unmeasured"][key])
-    (group,) = [group for group in groups() if group.key == key]
-    assert list(report["series"]) == [series.key for series in group.series]
-    assert [row["key"] for row in report["rows"]] == [row.key for row in group.rows]
-    assert run("html", str(path), str(tmp_path / "report.html")).returncode == 0
+    report = harness("reading").parse(path.read_bytes())
+    measured = [group for group in groups() if group.key in keys and group.key not in report["unmeasured"]]
+    assert list(report["series"]) == [series.key for group in measured for series in group.series]
+    wanted = [row.key for group in groups() if group.key in keys for row in group.rows]
+    assert [row["key"] for row in report["rows"]] == wanted
+    if report["unmeasured"]:
+        pytest.skip(repr(report["unmeasured"]))
+
+
+def refused(*arguments: str) -> str:
+    """What the command says when it refuses these arguments."""
+    from click.testing import CliRunner
+
+    done = CliRunner().invoke(harness("app").cli, arguments)
+    assert done.exit_code == 2
+    return done.stderr
 
 
 @pytest.mark.parametrize("option", ["--json", "--html", "--svg"])
 def test_a_file_that_cannot_be_written_fails_before_measuring(option: str, tmp_path: Path) -> None:
     """A wrong path is a usage error at once, not after minutes; nothing is left behind."""
-    done = run(option, str(tmp_path / "missing" / "out"))
-    assert done.returncode == 2
-    assert "No such file or directory" in done.stderr
-    assert option in done.stderr
-    done = run("--json", str(tmp_path / "good"), option, str(tmp_path))
-    assert done.returncode == 2
+    said = refused(option, str(tmp_path / "missing" / "out"))
+    assert "No such file or directory" in said
+    assert option in said
+    refused("--json", str(tmp_path / "good"), option, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_options_of_a_measurement_do_not_go_with_commands(tmp_path: Path) -> None:
-    """`--quick html …` would look as if it measured."""
+    """`--quick html …` would look as if it measured. The exit status of the process is the command's."""
     done = run("--quick", "html", "report.json", str(tmp_path / "out.html"))
     assert done.returncode == 2
     assert "takes no options of a measurement" in done.stderr
-    assert "one of --json" in run("--json", "-", "--html", "-").stderr
+    assert "one of --json" in refused("--json", "-", "--html", "-")
