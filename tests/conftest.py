@@ -8,7 +8,9 @@ that lists X as missing. `piped` keeps the supervisor from copying guest memory 
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,7 @@ def host_kind(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-def make_host(kind: str, *, engine: Any = None, **limits: Any) -> Any:
+def make_host(kind: str, *, engine: Any = None, cache_dir: Path | None = None, **limits: Any) -> Any:
     """A host of this kind. Where time is limited at all, and the test does not ask, there is plenty of it; and no
     spare worker comes and goes by itself, so that processes and descriptors can be counted around each test."""
     import pdsandbox
@@ -97,19 +99,50 @@ def make_host(kind: str, *, engine: Any = None, **limits: Any) -> Any:
         from neighbours import Neighbourly as cls  # noqa: N813
     if kind == "asyncio":
         from sideways import Sideways as cls  # noqa: N813
-    return cls(limits=pdsandbox.Limits(**{"wall_s": 60.0} | limits), engine=engine, spares=0)
+    return cls(limits=pdsandbox.Limits(**{"wall_s": 60.0} | limits), engine=engine, spares=0, cache_dir=cache_dir)
+
+
+@contextlib.contextmanager
+def lasting_host(kind: str, *, beside: Any = None, **options: Any) -> Iterator[Any]:
+    """A host that many tests share, warm: its fork server runs before any test's baseline. One `beside` another, older
+    one is closed before it; the compiled modules of both are counted then, for the older one's have come meanwhile."""
+    before = Holdings()
+    shared = make_host(kind, **options)
+    shared.instantiate(shared.compile('(module (func (export "warm")))')).close()
+    yield shared
+    shared.close()
+    left = before.extra(ignore=_is_artifact if beside is not None else lambda _target: False)
+    assert not left, f"closing the shared {kind} host left behind:\n  " + "\n  ".join(left)
 
 
 @pytest.fixture(scope="session")
 def host(host_kind: str) -> Iterator[Any]:
-    """One host a kind, shared by the whole session, warm: its fork server runs before any test's baseline."""
-    before = Holdings()
-    shared = make_host(host_kind)
-    shared.instantiate(shared.compile('(module (func (export "warm")))')).close()
-    yield shared
-    shared.close()
-    left = before.extra()
-    assert not left, f"closing the shared {host_kind} host left behind:\n  " + "\n  ".join(left)
+    """One host a kind, shared by the whole session."""
+    with lasting_host(host_kind) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def fuelled(host_kind: str, host: Any) -> Iterator[Any]:
+    """Another one, whose calls have fuel for a tenth of a second: a host of its own takes longer to start."""
+    with lasting_host(host_kind, beside=host, fuel=50_000_000) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def keeping(host_kind: str, host: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One for real programs, whose compilation takes seconds: it happens once a run, for all hosts but the one in this
+    process, which cannot keep what it compiles."""
+    if host_kind == "wasmtime":
+        yield host
+        return
+    base = tmp_path_factory.getbasetemp()
+    shared = base if "PYTEST_XDIST_WORKER" not in os.environ else base.parent
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_STATE_HOME", str(shared / "kept-key"))
+            made = stack.enter_context(lasting_host(host_kind, beside=host, cache_dir=shared / "kept"))
+        yield made
 
 
 @pytest.fixture

@@ -39,8 +39,9 @@ def _walks_in_worker(callspec):
 
 
 @pytest.fixture(scope="session")
-def plain_wasmtime(host):
-    """plain_wasmtime(what, *args): asks the process in which plain wasmtime runs. It ends before `host` is closed."""
+def plain_wasmtime(host_kind, host):
+    """plain_wasmtime(what, *args): asks the process in which plain wasmtime runs. It ends before the hosts of this kind
+    that are older are closed."""
     command = [sys.executable, str(Path(__file__).with_name("plain_wasmtime.py"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
 
