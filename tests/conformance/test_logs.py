@@ -97,8 +97,8 @@ def scene():
 
 
 @pytest.fixture
-def guest(host_factory, instantiate, scene):
-    return instantiate(GUEST.format(start=""), scene.imports(), on=host_factory(fuel=FUEL))
+def guest(fuelled, instantiate, scene):
+    return instantiate(GUEST.format(start=""), scene.imports(), on=fuelled)
 
 
 def failed(scene, action):

@@ -101,9 +101,9 @@ ENDINGS = {
 
 @pytest.mark.parametrize("known", [False, True], ids=["never used before", "used before"])
 @pytest.mark.parametrize(("name", "ends_in", "raises"), ENDINGS.values(), ids=ENDINGS)
-def test_after_every_ending(host_factory, make_guest, seen, name, ends_in, raises, known):
+def test_after_every_ending(fuelled, make_guest, seen, name, ends_in, raises, known):
     """First calls and warm ones, whether or not anybody has asked for the memory before."""
-    instance = make_guest(host_factory(fuel=10_000_000), raises=raises)
+    instance = make_guest(fuelled, raises=raises)
     if known:
         assert instance.memory_read(0, 1) == b"\0"
     for pages in (5, 9, 13):
@@ -115,9 +115,9 @@ def test_after_every_ending(host_factory, make_guest, seen, name, ends_in, raise
 
 
 @pytest.mark.parametrize(("name", "ends_in", "raises"), ENDINGS.values(), ids=ENDINGS)
-def test_after_a_batch(host_factory, make_guest, name, ends_in, raises):
+def test_after_a_batch(fuelled, make_guest, name, ends_in, raises):
     """Each row that ran has grown it."""
-    instance = make_guest(host_factory(fuel=10_000_000), raises=raises)
+    instance = make_guest(fuelled, raises=raises)
     instance.memory_read(0, 1)
     if ends_in is None:
         instance.call_many(name, [[]] * 3)
