@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,10 +13,11 @@ from elsewhere import HERE, on_machine
 from pdsandbox import Limits, Supervisor
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def machine() -> Callable[..., Any]:
-    """machine("no-seccomp ordinary"): what `probe.py` saw there."""
+    """machine("no-seccomp ordinary"): what `probe.py` saw there, the first time that it was asked for."""
 
+    @functools.cache
     def run(conditions: str, hardening: str = "Hardening()") -> Any:
         ended = on_machine(conditions, str(HERE / "probe.py"), hardening)
         assert (ended.returncode, ended.stderr) == (0, "")
