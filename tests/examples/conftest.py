@@ -48,17 +48,17 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def python(python_example, host):
+def python(python_example, keeping):
     """python(script, offers={}): what the script came to, on each host."""
-    running = Running(python_example, python_example.MICROPYTHON, host)
+    running = Running(python_example, python_example.MICROPYTHON, keeping)
     yield running
     running.module = None  # in-process it keeps a file open, and pytest may keep this object longer than its host
 
 
 @pytest.fixture(scope="session")
-def javascript(javascript_example, host):
+def javascript(javascript_example, keeping):
     """javascript(script, offers={}): what the script came to, on each host."""
-    running = Running(javascript_example, javascript_example.QUICKJS, host)
+    running = Running(javascript_example, javascript_example.QUICKJS, keeping)
     yield running
     running.module = None  # in-process it keeps a file open, and pytest may keep this object longer than its host
 
