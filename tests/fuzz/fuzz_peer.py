@@ -101,7 +101,7 @@ class Peer:
         self._dice = dice
         self._acts: collections.deque[Any] = collections.deque()
         self._frames = FrameReader(1 << 30)
-        self.replies = 0  # how many an honest one would have sent
+        self.replies: list[bytes] = []  # that an honest one would have sent
         self.said: list[tuple[bytes, int]] = []  # what it wrote, in order, and how much it had heard by then
         self.heard = 0  # messages, but for RESOLVE, which needs no answer
         self.deaf = False
@@ -175,8 +175,8 @@ class Peer:
 
     def _queue(self, frames: list[bytes]) -> None:
         for frame in frames:
-            name = self._plan.get(self.replies, "honest")
-            self.replies += 1
+            name = self._plan.get(len(self.replies), "honest")
+            self.replies.append(frame)
             mutation = MUTATIONS[name] if isinstance(name, str) else name
             acts: Acts = mutation(self._dice, frame)
             self._acts += acts if not self._muted else []

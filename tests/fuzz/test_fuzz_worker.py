@@ -13,7 +13,7 @@ from fuzz_effort import TIMES, Growth, naming, seeds, selected
 from fuzz_model import PROTOCOL, Model, Told, Verdict
 from fuzz_mutations import NAMES, Dice
 from fuzz_peer import Honest, Peer
-from fuzz_scenes import SCENES, wasi
+from fuzz_scenes import LOADED, SCENES, wasi
 from fuzz_stage import Stage, check_error
 
 from pdsandbox.errors import Cause, TrapCode, WasmError, WorkerCrashed
@@ -161,13 +161,31 @@ class Round:
                 assert (again.value, again.value.cause) == (error, error.cause)
 
 
+def told_apart(number: int, replies: list[bytes]) -> Iterator[int]:
+    """Which replies of scene `number` are worth a lie.
+
+    READY, and LOADED after it, are the same in nearly all scenes: every fourth has them, and those that have nothing
+    else. What has the kind, and the function, of an earlier reply that followed the same meets the supervisor in the
+    same state: the first two of them do, and the last of all replies.
+    """
+    before = b""
+    seen: collections.Counter[tuple[bytes, bytes]] = collections.Counter()
+    for reply, frame in enumerate(replies):
+        kind = frame[4:5] + (frame[8:12] if frame[4] in (m.HOST_CALL, m.HOST_LOG) else b"")
+        seen[before, kind] += 1
+        common = reply == 0 or (reply == 1 and frame == LOADED)
+        if number % 4 == 0 or len(replies) == 2 if common else seen[before, kind] <= 2 or frame is replies[-1]:
+            yield reply
+        before = kind
+
+
 @pytest.fixture(scope="module")
 def cells(stage: Stage) -> list[tuple[str, int, str]]:
-    """Every reply of every scene, with every mutation."""
+    """Every reply of every scene that differs from those before it, with every mutation."""
     found = []
-    for scene in SCENES:
+    for number, scene in enumerate(SCENES):
         replies = Round(stage, scene, {}, 0).run().replies
-        found += [(scene, reply, mutation) for mutation in NAMES for reply in range(replies)]
+        found += [(scene, reply, mutation) for mutation in NAMES for reply in told_apart(number, replies)]
     return found
 
 
