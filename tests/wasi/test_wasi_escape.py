@@ -12,8 +12,10 @@ from pdsandbox import Dir, InstantiationError, Wasi
 from pdsandbox.runtime.wasi import abi
 
 RW = abi.rights("fd_read fd_write")
-# Enough for several changes in the middle of an open, where the machine has more than one core.
-ROUNDS = 1500
+# Enough for several changes in the middle of an open, where the machine has two cores: a walk that looks before
+# it opens is found out after 200 rounds in the mean, and 700 at most. The kernel's own resolution needs no such proof,
+# only what we do around it.
+ROUNDS = {"walk": 1500, "openat2": 500}
 
 
 @pytest.fixture
@@ -24,6 +26,12 @@ def scene(tmp_path):
     (tmp_path / "out" / "secret").write_bytes(b"secret")
     (tmp_path / "in" / "f").write_bytes(b"public")
     return tmp_path
+
+
+@pytest.fixture
+def rounds(request, opener):
+    """How often to try, by the way in which paths are resolved."""
+    return ROUNDS[request.node.callspec.params["opener"]]
 
 
 @pytest.fixture
@@ -160,7 +168,7 @@ def during():
     assert failed == []
 
 
-def test_a_directory_that_turns_into_a_link_never_leads_out(scene, guest, during):
+def test_a_directory_that_turns_into_a_link_never_leads_out(scene, guest, during, rounds):
     """While others exchange it for a link to outside, time and again."""
     inside = scene / "in"
     (inside / "door").mkdir()
@@ -175,7 +183,7 @@ def test_a_directory_that_turns_into_a_link_never_leads_out(scene, guest, during
             os.rename(inside / a, inside / b)
 
     during(exchange)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         code, data = contents(guest, "door/secret")
         assert (code, data) in ((0, b"public"), (abi.PERM, None), (abi.NOENT, None), (abi.AGAIN, None))
         guest.call("path_create_directory", 3, *guest.put("door/made"))
@@ -183,7 +191,7 @@ def test_a_directory_that_turns_into_a_link_never_leads_out(scene, guest, during
         guest.call("path_remove_directory", 3, *guest.put("door/made"))
 
 
-def test_a_directory_that_is_moved_away_never_leads_out(scene, guest, during):
+def test_a_directory_that_is_moved_away_never_leads_out(scene, guest, during, rounds):
     """Its ".." is outside then: whoever goes up by it must not get there."""
     inside = scene / "in"
     (inside / "a" / "b").mkdir(parents=True)
@@ -195,12 +203,12 @@ def test_a_directory_that_is_moved_away_never_leads_out(scene, guest, during):
         os.rename(scene / "out" / "b", inside / "a" / "b")
 
     during(move)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         code, data = contents(guest, "a/b/../secret")
         assert (code, data) in ((0, b"public"), (abi.PERM, None), (abi.NOENT, None), (abi.AGAIN, None))
 
 
-def test_a_file_that_turns_into_a_link_is_not_written_through(scene, guest, during):
+def test_a_file_that_turns_into_a_link_is_not_written_through(scene, guest, during, rounds):
     """Created, truncated and written while it changes."""
     inside = scene / "in"
     (inside / "file").write_bytes(b"public")
@@ -211,7 +219,7 @@ def test_a_file_that_turns_into_a_link_is_not_written_through(scene, guest, duri
             os.rename(inside / a, inside / b)
 
     during(exchange)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         code, fd = guest.open("file", rights=RW, oflags=abi.O_CREAT | abi.O_TRUNC)
         if code == 0:
             guest.fd_write(fd, b"mine")
