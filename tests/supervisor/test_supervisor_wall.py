@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import signal
 import time
 
 import pytest
 from bombs import data_segment, many_exports, many_table_elements
-from supervising import GUEST, MIB, Thread, eventually, expect, gone, imports, make_guest, stop_process
+from supervising import GUEST, MIB, Thread, eventually, expect, gone, imports, make_guest, stop_process, together
 
 from pdsandbox import I32, CallError, Cause, HostFunction, WallClockExceeded, WasmImports, in_worker
 
@@ -42,15 +44,33 @@ OPERATIONS = {
 }
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
-def test_an_endless_loop_ends_at_the_limit(make_supervisor, operation):
+def all_stopped(operations, make):
+    """Each operation, on an instance of its own that `make()` gives, ends at the limit of a whole supervisor; they run
+    at the same time, because each takes all of that. The instances are gone."""
+    instances = [make() for _ in operations]
+
+    def stops(what, operation, instance):
+        try:
+            assert stopped(lambda: operation(instance), HOST_WALL_S).pid == instance.pid
+            gone(instance, WallClockExceeded, Cause.WALL)
+        except BaseException as exc:
+            exc.add_note(f"in {what}")
+            raise
+
+    together(
+        *(
+            functools.partial(stops, what, operation, instance)
+            for (what, operation), instance in zip(operations.items(), instances, strict=True)
+        )
+    )
+
+
+def test_an_endless_loop_ends_at_the_limit(make_supervisor):
     """`Limits.wall_s` holds in each kind of call; the instance is gone, its neighbour answers."""
     host = make_supervisor(wall_s=HOST_WALL_S)
-    instance, neighbour = make_guest(host), make_guest(host)
-    error = stopped(lambda: operation(instance), HOST_WALL_S)
-    assert error.pid == instance.pid
-    gone(instance, WallClockExceeded, Cause.WALL)
-    assert neighbour.call("ok") == [I32(42)]
+    neighbour = make_guest(host)
+    all_stopped(OPERATIONS, lambda: make_guest(host))
+    assert neighbour.call("ok", wall_s=60.0) == [I32(42)]
 
 
 def test_a_calls_own_limit(host):
@@ -99,13 +119,11 @@ def test_without_a_limit(make_supervisor):
     expect(CallError, Cause.CLOSED, running.result)
 
 
-@pytest.mark.parametrize("name", ["fill", "copy", "table", "grow"])
-def test_bulk_operations(make_supervisor, name):
+def test_bulk_operations(make_supervisor):
     """Instructions that run for milliseconds each are no way around the deadline."""
     host = make_supervisor(wall_s=HOST_WALL_S, rss_bytes=None, memory_bytes=128 * MIB)
-    instance = host.instantiate(host.compile(BULK))
-    stopped(lambda: instance.call(name), HOST_WALL_S)
-    gone(instance, WallClockExceeded, Cause.WALL)
+    operations = {name: operator.methodcaller("call", name) for name in ("fill", "copy", "table", "grow")}
+    all_stopped(operations, lambda: host.instantiate(host.compile(BULK)))
 
 
 def test_a_start_function(make_supervisor):
@@ -172,16 +190,18 @@ SILENT = {
 }
 
 
-@pytest.mark.parametrize("operation", SILENT.values(), ids=SILENT)
 @pytest.mark.usefixtures("piped")
-def test_a_worker_that_does_not_answer(make_supervisor, operation):
+def test_a_worker_that_does_not_answer(make_supervisor):
     """Stopped, it neither reads nor writes; the operation ends at the deadline all the same."""
     host = make_supervisor(wall_s=HOST_WALL_S)
-    instance = make_guest(host)
-    assert instance.call("ok") == [I32(42)]
-    stop_process(instance.pid)
-    stopped(lambda: operation(instance), HOST_WALL_S)
-    gone(instance, WallClockExceeded, Cause.WALL)
+
+    def make():
+        instance = make_guest(host)
+        assert instance.call("ok") == [I32(42)]
+        stop_process(instance.pid)
+        return instance
+
+    all_stopped(SILENT, make)
 
 
 @pytest.mark.usefixtures("piped")
