@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 import pdsandbox
 
@@ -58,32 +57,46 @@ def room_of(name):
     return part if part in ROOMS else "contract"
 
 
-MODULES = list(modules())
-IDS = [str(relative) for relative, _, _ in MODULES]
+@functools.cache
+def all_modules():
+    """What `modules` gives, read and parsed once."""
+    return list(modules())
+
+
+def findings(look):
+    """What `look(relative, room, tree)` finds, by module; those in which it finds nothing are left out."""
+    found = {str(relative): look(relative, room, tree) for relative, room, tree in all_modules()}
+    return {module: what for module, what in found.items() if what}
 
 
 def test_the_walk_sees_the_package():
     """All rooms of the design are there, and no other."""
-    assert {room for _, room, _ in MODULES} == ROOMS | {"contract"}
+    assert {room for _, room, _ in all_modules()} == ROOMS | {"contract"}
 
 
-@pytest.mark.parametrize(("relative", "room", "tree"), MODULES, ids=IDS)
-def test_imports_point_one_way(relative, room, tree):
+def test_imports_point_one_way():
     """A module imports only from rooms below its own."""
-    if room == "contract" and relative.stem in DOORS:
-        return
-    ours = {name for name in imported(relative, tree) if name.split(".")[0] == "pdsandbox"}
-    assert {name for name in ours if room_of(name) not in MAY[room] | {room}} == set()
+
+    def from_elsewhere(relative, room, tree):
+        if room == "contract" and relative.stem in DOORS:
+            return None
+        ours = {name for name in imported(relative, tree) if name.split(".")[0] == "pdsandbox"}
+        return {name for name in ours if room_of(name) not in MAY[room] | {room}}
+
+    assert findings(from_elsewhere) == {}
 
 
-@pytest.mark.parametrize(("relative", "room", "tree"), MODULES, ids=IDS)
-def test_only_the_runtime_loads_wasmtime(relative, room, tree):
+def test_only_the_runtime_loads_wasmtime():
     """Nobody else imports the package or opens a shared library that is not the C library itself."""
-    if room == "runtime":
-        return
-    assert {name for name in imported(relative, tree) if name.split(".")[0] == "wasmtime"} == set()
-    loads = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Call) and _opens_library(node)]
-    assert loads == []
+
+    def loads(relative, room, tree):
+        if room == "runtime":
+            return None
+        packages = {name for name in imported(relative, tree) if name.split(".")[0] == "wasmtime"}
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        return packages | {ast.unparse(call) for call in calls if _opens_library(call)}
+
+    assert findings(loads) == {}
 
 
 def _opens_library(call):
@@ -94,34 +107,38 @@ def _opens_library(call):
     return not (call.args and isinstance(call.args[0], ast.Constant) and call.args[0].value is None)
 
 
-@pytest.mark.parametrize(("relative", "room", "tree"), MODULES, ids=IDS)
-def test_only_one_room_asks_which_system_it_is_on(relative, room, tree):
+def test_only_one_room_asks_which_system_it_is_on():
     """`sys.platform`, `os.name`, `os.uname` and the module `platform` are for pdsandbox.platform."""
-    if room == "platform" or str(relative) in NAMES_A_SYSTEM:
-        return
-    asked = {name for name in imported(relative, tree) if name.split(".")[0] == "platform" or name == "sys.platform"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            asked |= {ast.unparse(node)} & {"sys.platform", "os.name", "os.uname"}
-    assert asked == set()
+
+    def asked(relative, room, tree):
+        if room == "platform" or str(relative) in NAMES_A_SYSTEM:
+            return None
+        names = imported(relative, tree)
+        found = {name for name in names if name.split(".")[0] == "platform" or name == "sys.platform"}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                found |= {ast.unparse(node)} & {"sys.platform", "os.name", "os.uname"}
+        return found
+
+    assert findings(asked) == {}
 
 
-@pytest.mark.parametrize(("relative", "room", "tree"), MODULES, ids=IDS)
-def test_only_the_worker_unpickles(relative, room, tree):
+def test_only_the_worker_unpickles():
     """Nothing that a worker sends is ever unpickled; what the supervisor sends is, there (and in-process)."""
-    assert {
-        name for name in imported(relative, tree) if name.split(".")[0] in ("pickle", "marshal", "shelve", "dill")
-    } == set()
-    if room not in ("worker", "runtime"):
-        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        assert {call for call in calls if call.endswith((".loads", ".load")) and "pickle" in call} == set()
+
+    def unpickles(relative, room, tree):
+        names = imported(relative, tree)
+        found = {name for name in names if name.split(".")[0] in ("pickle", "marshal", "shelve", "dill")}
+        if room not in ("worker", "runtime"):
+            calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+            found |= {call for call in calls if call.endswith((".loads", ".load")) and "pickle" in call}
+        return found
+
+    assert findings(unpickles) == {}
 
 
-@pytest.mark.parametrize(("relative", "room", "tree"), MODULES, ids=IDS)
-def test_the_protocol_does_no_io(relative, room, tree):
+def test_the_protocol_does_no_io():
     """The wire protocol is pure: no clock, no descriptors, no threads, no processes."""
-    if room != "protocol":
-        return
     impure = {
         "os",
         "io",
@@ -135,13 +152,16 @@ def test_the_protocol_does_no_io(relative, room, tree):
         "mmap",
         "signal",
     }
-    assert {name.split(".")[0] for name in imported(relative, tree)} & impure == set()
+
+    def does_io(relative, room, tree):
+        return {name.split(".")[0] for name in imported(relative, tree)} & impure if room == "protocol" else None
+
+    assert findings(does_io) == {}
 
 
-@pytest.mark.parametrize(("relative", "room", "tree"), MODULES, ids=IDS)
-def test_every_module_says_what_it_is_for(relative, room, tree):
+def test_every_module_says_what_it_is_for():
     """A module opens with a paragraph."""
-    assert (ast.get_docstring(tree) or "").strip()
+    assert findings(lambda _relative, _room, tree: not (ast.get_docstring(tree) or "").strip()) == {}
 
 
 REAL_USE = """if True:
