@@ -8,7 +8,17 @@ import lying
 import pytest
 from supervising import MIB, PAGE, expect, gone
 
-from pdsandbox import I32, Cause, HostFunction, MemoryAccessError, WasmImports, WorkerCrashed, in_worker
+from pdsandbox import (
+    I32,
+    Cause,
+    HostFunction,
+    Limits,
+    MemoryAccessError,
+    Supervisor,
+    WasmImports,
+    WorkerCrashed,
+    in_worker,
+)
 
 USES = {
     "memory_read": lambda memory, size: memory.memory_read(0, size),
@@ -25,17 +35,25 @@ LIAR = """(module
   (func (export "lie") (param i64 i64) (call $lie (local.get 0) (local.get 1))))"""
 
 
+@pytest.fixture(scope="module")
+def module():
+    """The liar's, of a supervisor for all of them: what one worker says costs that worker only."""
+    limits = Limits(fuel=None, wall_s=60.0, memory_bytes=MIB)
+    with Supervisor(hardening="off", limits=limits, spares=0) as host:
+        host.instantiate(host.compile("(module)")).close()
+        yield host.compile(LIAR)
+
+
 @pytest.fixture
-def liar(make_supervisor):
+def liar(module):
     """An instance whose worker says of its memory what it is told to."""
-    host = make_supervisor(hardening="off", memory_bytes=MIB)
     functions = {
         ("env", "lie"): HostFunction(in_worker(lying.lie), ("i64", "i64")),
         ("env", "find"): HostFunction(in_worker(lying.find), ("i32",), ("i64",)),
     }
-    instance = host.instantiate(host.compile(LIAR), WasmImports(functions=functions))
-    instance.memory_write(0, b"honest")
-    return instance
+    with module.host.instantiate(module, WasmImports(functions=functions)) as instance:
+        instance.memory_write(0, b"honest")
+        yield instance
 
 
 def signed(number):
