@@ -224,13 +224,13 @@ def test_a_reactor_is_made_and_called(start):
         ("(loop $l (br $l))", FuelExhausted),
     ],
 )
-def test_a_guest_that_ends_while_instantiating(start, host_factory, where, body, kind):
+def test_a_guest_that_ends_while_instantiating(start, fuelled, where, body, kind):
     """The same whether it is a start function or `_initialize`; what it wrote comes with the error."""
     source = f'(module {WRITE} (func $f (export "_initialize") (call $hi) {body}))'
     if where == "start":
         source = f"(module {WRITE} (start $f) (func $f (call $hi) {body}))"
     with pytest.raises(kind) as caught:
-        start(source, Wasi(), on=host_factory(fuel=100_000))
+        start(source, Wasi(), on=fuelled)
     assert caught.value.output == Output(b"hi\n")
 
 
