@@ -21,8 +21,9 @@ VALUES = {
     "f64": st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([0x7FF4000000000001, 0xFFF0000000000001])).map(F64),
 }
 TYPES = list(VALUES)
-# The fixtures `host` and `host_kind` live as long as the session: nothing to set up again for each example.
-relaxed = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+# The fixtures `host` and `host_kind` live as long as the session: nothing to set up again for each example. 25 for each
+# of four hosts, others in each run.
+relaxed = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
