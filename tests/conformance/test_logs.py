@@ -264,22 +264,23 @@ def test_a_log_may_use_another_instance_and_not_its_own(guest, scene, instantiat
     assert answers == [[I32(5)]] * 20
 
 
-@pytest.mark.parametrize("calls", [1, 99, 100, 101, 5000])
-def test_host_calls_count_logs(host_factory, instantiate, scene, calls):
+def test_host_calls_count_logs(host_factory, instantiate, scene):
     """Just as many as `host_calls` are taken, exactly; a log beyond it ends the call."""
-    guest = instantiate(GUEST.format(start=""), scene.imports(), on=host_factory(fuel=FUEL, host_calls=100))
-    for _ in range(2):
-        scene.seen.clear()
-        if calls <= 100:
-            guest.call("many", [calls])
-            assert len(scene.seen) == calls
-            continue
-        with pytest.raises(CallError) as caught:
-            guest.call("many", [calls])
-        assert (caught.value.cause, caught.value.limit) == (Cause.HOST_FUNCTION, 100)
-        assert caught.value.__cause__ is None
-        assert len(scene.seen) == 100
-        assert guest.call("ok", []) == [I32(42)]
+    host = host_factory(fuel=FUEL, host_calls=100)
+    for calls in (1, 99, 100, 101, 5000):
+        guest = instantiate(GUEST.format(start=""), scene.imports(), on=host)
+        for _ in range(2):
+            scene.seen.clear()
+            if calls <= 100:
+                guest.call("many", [calls])
+                assert len(scene.seen) == calls
+                continue
+            with pytest.raises(CallError) as caught:
+                guest.call("many", [calls])
+            assert (caught.value.cause, caught.value.limit) == (Cause.HOST_FUNCTION, 100)
+            assert caught.value.__cause__ is None
+            assert len(scene.seen) == 100
+            assert guest.call("ok", []) == [I32(42)]
 
 
 def test_a_failed_log_comes_before_a_limit_that_is_met_later(host_factory, instantiate, scene):
