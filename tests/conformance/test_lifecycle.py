@@ -187,9 +187,9 @@ def test_compiled_modules_that_are_kept_take_few_descriptors(host_factory):
     host = host_factory()
     host.compile("(module)")
     before = len(fds())
-    for i in range(200):
+    for i in range(150):
         host.compile(f'(module (func (export "f") (result i32) (i32.const {i})))')
-    assert len(fds()) - before < 150
+    assert len(fds()) - before < 130
 
 
 def test_the_pid_is_that_of_the_process_the_guest_runs_in(host, instantiate):
