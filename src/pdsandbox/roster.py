@@ -308,7 +308,7 @@ class Roster:
         served = True
         while served:
             served, needing = False, 0
-            coming = self.starting + self.ending + max(0, self.sizes.max - self.total)
+            coming = self.starting + max(0, self.sizes.max - self.alive)
             for tenant, account in self._ring.items():
                 slots = account.idle or self._fresh
                 if slots:
@@ -326,8 +326,8 @@ class Roster:
                     # Whose turn it is gets the instance that a later one could have at once.
                     break
         if self.startable:
-            lacking = self._needing(self.sizes.max) - self.starting - self.ending
-            for slot in list(self._idle)[: max(0, lacking - max(0, self.sizes.max - self.total))]:
+            lacking = self._needing(self.sizes.max) - self.starting
+            for slot in list(self._idle)[: max(0, lacking - max(0, self.sizes.max - self.alive))]:
                 self._drop(slot)
         return granted
 

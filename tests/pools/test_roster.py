@@ -346,3 +346,24 @@ def test_sizes_that_make_no_sense_are_refused(wrong):
     """With the name of the one that is wrong."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Sizes(**{"min": 0, "max": 4, "queue": 100} | wrong)
+
+
+def test_one_that_still_ends_after_a_swap_is_no_room_to_come():
+    """While it does, there is one more than may be: another tenant's idle instance has to end all the same."""
+    books = roster(max=1)
+    books.swap()
+    books.add(Slot(object(), 1), 0.0)
+    lease = taken(books)
+    (other,) = queue(books, "a")
+    assert books.give(lease, 0.0, usable=False) == []  # it ends, and has not ended yet
+    books.swap()
+    assert books.add(Slot(object(), 2), 0.0) == [other]
+    (waiting,) = queue(books, None)
+    assert books.give(other, 0.0) == []
+    served = []
+    while (action := books.next_action(0.0)) is not False or books.ending:
+        if action is True:
+            served += books.started(Slot(object(), 2), 0.0)
+        else:
+            books.ended()
+    assert served == [waiting]
