@@ -295,3 +295,28 @@ def test_a_loop_that_is_closed_with_calls_under_way(in_thread):
         hosts = [closing()]
     hosts.clear()
     gc.collect()
+
+
+def test_a_turn_that_another_thread_has_for_longer_than_a_glance(on_loop):
+    """As the housekeeper may, on a busy machine: it tells nobody when it is done, and is waited for no longer."""
+
+    async def main(host):
+        instance = await make(host)
+        turn, taken, done = instance._handle.turn, threading.Event(), threading.Event()
+
+        def hold():
+            with turn:
+                taken.set()
+                done.wait(PATIENCE_S)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        taken.wait(PATIENCE_S)
+        task = asyncio.create_task(instance.call("next", wall_s=10 * PATIENCE_S))
+        await asyncio.sleep(0.05)  # so that it has looked more than once; if not, the test asks for less
+        assert not task.done()
+        done.set()
+        assert await asyncio.wait_for(task, PATIENCE_S) == [I32(1)]
+        thread.join()
+
+    on_loop(main)

@@ -35,6 +35,8 @@ __all__ = ["AsyncInstance"]
 _T = TypeVar("_T")
 # The housekeeper looks at an idle worker for some microseconds.
 _GLANCE_S: Final = LOOK_S
+# On a busy machine it takes longer than that, and tells nobody when it is done: then who waits looks again so soon.
+_AGAIN_S: Final = 5e-3
 
 
 class AsyncInstance:
@@ -266,7 +268,7 @@ class AsyncInstance:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise self._busy(wall_s)
-                await self._starting.one_ends(left)
+                await self._starting.one_ends(_AGAIN_S if left is None else min(left, _AGAIN_S))
             port.operation = operation
             if handle.busy or handle.attention:
                 await self._look_around(usable=usable)
