@@ -14,7 +14,7 @@ import inspect
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from ..callbacks import LiveCaller
 from ..errors import CallError
@@ -36,7 +36,16 @@ class Raised:
     __slots__ = ("error",)
 
     def __init__(self, error: BaseException) -> None:
-        self.error = error
+        self.error: BaseException | None = error
+
+    def again(self) -> NoReturn:
+        """Raise it, once, and let go of it: it has the frames that it is raised in, and those have this."""
+        error, self.error = self.error, None
+        assert error is not None
+        try:
+            raise error
+        finally:
+            del error
 
 
 async def guarded(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -133,7 +142,7 @@ class Hosted:
                 assert caller is not None
                 message.answer(caller)
             elif isinstance(message, Raised):
-                raise message.error
+                message.again()
             else:
                 (value,) = message
                 return value
@@ -196,7 +205,7 @@ class _FarCaller:
         self._mail.put(ask)
         answer = ask.reply.get()
         if isinstance(answer, Raised):
-            raise answer.error
+            answer.again()
         return answer[0]
 
 

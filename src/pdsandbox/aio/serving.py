@@ -143,8 +143,11 @@ class Serving:
             handle.forget(on_end)
         # Cancelled: the function's own doing, or for its worker's end.
         value = Raised(asyncio.CancelledError()) if task.cancelled() else task.result()
-        if isinstance(value, Raised) and value.error is caller.fault:
-            raise value.error
+        fault, caller.fault = caller.fault, None
+        faulty = isinstance(value, Raised) and value.error is fault
+        del fault  # as in `Raised.again`
+        if isinstance(value, Raised) and faulty:
+            value.again()
         replay = Callback(Offer(offer.type, _replay(value), offer.pd))
         replay.run(memory, payload, SLOTS_AT, blobs, self._channel.out, HEADER_BYTES)
 
@@ -192,7 +195,7 @@ def _replay(value: Any) -> Callable[..., Any]:
 
     def function(*_args: Any) -> Any:
         if isinstance(value, Raised):
-            raise value.error
+            value.again()
         return value
 
     return function
