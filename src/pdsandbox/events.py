@@ -2,7 +2,9 @@
 
 Data only: who publishes and delivers them lives in the supervisor. Each has `at`, seconds since the epoch
 (`time.time`). A worker is known by `worker`, a number that no other worker or compiler of this process has, and that
-grows; its pid may be used again. Texts are on one line, with what a guest may have chosen escaped and cut.
+grows; its pid may be used again. What one worker goes through is told in its order; of two processes, either may come
+first: a module may be compiled before it is told that the fork server has started. Texts are on one line, with what a
+guest may have chosen escaped and cut.
 """
 
 from __future__ import annotations
